@@ -1,0 +1,1 @@
+//! Shard threads, rings, sockets and HTTP serving on monoio.

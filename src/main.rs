@@ -1,0 +1,2 @@
+//! The `jindou` binary.
+fn main() {}

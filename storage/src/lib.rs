@@ -1,0 +1,1 @@
+//! fjall keyspaces and the lanes that own them.
