@@ -1,1 +1,26 @@
 //! The pure rules of Jindou.
+//!
+//! This crate owns what the node *decides*: the wire formats, sessions, channels, presence,
+//! delivery, conversations, and [`effect`] — the seam at which decisions leave as data. It will
+//! never know a socket, a file, a clock, a thread or dice: time and seeds are passed in, effects
+//! are handed out (see `clippy.toml` beside this crate's manifest for how that is enforced).
+//!
+//! ```text
+//!   events ──► Shard::step(now, inbox, outbox) ──► effects
+//!   bytes, envelopes, requests,                    writes, envelopes, proposals,
+//!   committed entries, rows                        rows to persist, replies
+//! ```
+
+pub mod channel_info;
+pub mod code;
+pub mod effect;
+#[expect(missing_docs, reason = "rkyv derives twins of the enums without docs")]
+pub mod entry;
+pub mod envelope;
+pub mod id;
+pub mod map;
+pub mod message;
+pub mod request;
+pub mod row;
+pub mod settings;
+pub mod wire;

@@ -1,0 +1,69 @@
+//! A message as it is stored, and as it is offered.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::id::{ChannelId, Name};
+
+/// Bits of `flags`, as on the wire (protocol.md §1.2).
+pub mod flag {
+    /// Not stored: no seq, no retry.
+    pub const NO_PERSIST: u8 = 1;
+    /// Counts as unread in clients.
+    pub const RED_DOT: u8 = 2;
+    /// A command message.
+    pub const SYNC_ONCE: u8 = 4;
+    /// The client says that it sends again.
+    pub const DUP: u8 = 8;
+}
+
+/// Bits of `setting`, as on the wire (protocol.md §1.5).
+pub mod setting {
+    /// A topic follows.
+    pub const TOPIC: u8 = 0x08;
+    /// The anchor of a stream.
+    pub const STREAM: u8 = 0x02;
+}
+
+/// A message of a channel. Immutable once applied; shared between history, pushes and retries.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// 63-bit snowflake (protocol.md §1.8).
+    pub id: i64,
+    /// Dense place in the channel, from 1; 0 when not stored.
+    pub seq: u64,
+    /// The channel by its stored id.
+    pub channel: ChannelId,
+    /// The sender; `____system` for messages of the system.
+    pub from: Name,
+    /// The sender's idempotency key; may be empty, then nothing is deduplicated.
+    pub client_msg_no: Name,
+    /// Bits of [`flag`].
+    pub flags: u8,
+    /// Bits of [`setting`], stored and echoed whole.
+    pub setting: u8,
+    /// Seconds as the sender gave them; never enforced.
+    pub expire: u32,
+    /// Unix time in seconds: the time of the entry that stored it.
+    pub timestamp: i64,
+    /// Present when the setting bit says so.
+    pub topic: Name,
+    /// The stream number of SENDs of protocol 2..=4 with the stream bit.
+    pub stream_no: Name,
+    /// The channel id as receivers see it when it can't be derived from the stored one (API
+    /// command messages show the base channel, http-api.md §8.1). Not stored.
+    pub shown: Option<Name>,
+    /// Plaintext content.
+    pub payload: Bytes,
+}
+
+impl Message {
+    /// Whether the message is kept in the channel's history.
+    pub fn is_stored(&self) -> bool {
+        self.flags & flag::NO_PERSIST == 0
+    }
+}
+
+/// A message shared by those who store, push and repeat it.
+pub type SharedMessage = Arc<Message>;

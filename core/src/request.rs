@@ -1,0 +1,333 @@
+//! What the HTTP API asks a shard, and what it answers. A request concerns one slot; the API
+//! composes what needs several.
+
+use bytes::Bytes;
+
+use crate::{
+    channel_info::{ChannelInfo, List, ListChange},
+    code::Code,
+    id::{ChannelId, ConnId, Name},
+    message::SharedMessage,
+    row::{Conversation, Digest, DigestQuery},
+};
+
+/// Names a waiting caller of this shard's API.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RequestToken(pub u64);
+
+/// A message as a back end sends it. The API has checked ids and made the stored channel id.
+#[derive(Clone, Debug)]
+pub struct ApiSend {
+    /// The stored channel, `____cmd` included.
+    pub channel: ChannelId,
+    /// How receivers see the channel, when it can't be derived from the stored id.
+    pub shown: Option<Name>,
+    /// The sender; `____system` when the back end gave none.
+    pub from: Name,
+    /// The client number; the API makes one up when there is none.
+    pub client_msg_no: Name,
+    /// Bits of [`crate::message::flag`].
+    pub flags: u8,
+    /// Bits of [`crate::message::setting`].
+    pub setting: u8,
+    /// Seconds.
+    pub expire: u32,
+    /// Recipients that come with the send (type 8); `None`: those of the channel.
+    pub recipients: Option<Vec<Name>>,
+    /// Plaintext content.
+    pub payload: Bytes,
+}
+
+/// A question or change. Goes to the shard of the slot of the id that the variant names.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// By channel id → [`Reply::Done`]. Flags and members in one entry (http-api.md §7.1):
+    /// `info` `None` makes the channel with default flags if there is none.
+    WriteChannel {
+        /// The channel, id as given.
+        channel: ChannelId,
+        /// All flags.
+        info: Option<ChannelInfo>,
+        /// Every member goes first.
+        reset: bool,
+        /// New members; blank uids were dropped.
+        members: Vec<Name>,
+    },
+    /// By channel id → [`Reply::Done`]. Sets the disband flag if the channel exists.
+    Disband {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// By channel id → [`Reply::Done`].
+    ChangeList {
+        /// The channel.
+        channel: ChannelId,
+        /// Which list.
+        list: List,
+        /// How.
+        change: ListChange,
+        /// Whom; blank uids were dropped.
+        uids: Vec<Name>,
+    },
+    /// By channel id → [`Reply::List`].
+    ReadList {
+        /// The channel.
+        channel: ChannelId,
+        /// Which list.
+        list: List,
+    },
+    /// By channel id → [`Reply::Info`].
+    ReadInfo {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// By stored channel id → [`Reply::Sent`].
+    Send(Box<ApiSend>),
+    /// By stored channel id → [`Reply::LastSeq`].
+    LastSeq {
+        /// The channel.
+        channel: ChannelId,
+    },
+    /// By stored channel id → [`Reply::Messages`], ascending (see [`crate::row::Read::Messages`]).
+    Messages {
+        /// The channel.
+        channel: ChannelId,
+        /// The lowest seq.
+        first: u64,
+        /// The highest seq.
+        last: u64,
+        /// How many at most.
+        count_max: usize,
+        /// Which end of the range is cut.
+        from_start: bool,
+    },
+    /// All channels of one shard (`Target::Shard`) → [`Reply::Digests`], in order.
+    Digests {
+        /// The reader.
+        uid: Name,
+        /// Channels of this shard.
+        items: Vec<DigestQuery>,
+    },
+    /// By uid → [`Reply::Done`], or [`Reply::Refused`] with 19 or 24 for the user's own flags.
+    SetToken {
+        /// The user.
+        uid: Name,
+        /// The device flag.
+        device_flag: u8,
+        /// 0 slave, 1 master.
+        device_level: u8,
+        /// The token.
+        token: String,
+    },
+    /// By uid → [`Reply::Done`]. Forgets the tokens of these flags and ends their connections;
+    /// flags without a registered device are skipped (http-api.md §5.2).
+    QuitDevices {
+        /// The user.
+        uid: Name,
+        /// The device flags.
+        device_flags: Vec<u8>,
+    },
+    /// By uid (`Target::Shard` with uids of that shard) → [`Reply::Online`].
+    Online {
+        /// The users.
+        uids: Vec<Name>,
+    },
+    /// By uid → [`Reply::Done`].
+    ReadTo {
+        /// The user.
+        uid: Name,
+        /// The stored channel.
+        channel: ChannelId,
+        /// The new read position; never moves it back; 0 changes nothing.
+        seq: u64,
+    },
+    /// By uid → [`Reply::Done`]. Hides everything up to `seq` on an existing row.
+    DeleteConversation {
+        /// The user.
+        uid: Name,
+        /// The stored channel.
+        channel: ChannelId,
+        /// The last hidden seq.
+        seq: u64,
+    },
+    /// By uid → [`Reply::Conversations`], newest `updated_ms` first.
+    Conversations {
+        /// The user.
+        uid: Name,
+    },
+    /// Each shard (`Target::Shard`) → [`Reply::Connections`]: authenticated ones and others.
+    Connections,
+    /// `Target::Shard(conn.shard())` → [`Reply::Done`]. Ends a connection of `uid`: with a
+    /// DISCONNECT (12, `server kick`) or without a frame. Unknown ids are not an error.
+    EndConnection {
+        /// Whose.
+        uid: Name,
+        /// Which.
+        conn: ConnId,
+        /// With a DISCONNECT first.
+        kick: bool,
+    },
+    /// Each shard → [`Reply::Vars`].
+    Vars,
+}
+
+/// One connection of a user (http-api.md §5.3).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OnlineItem {
+    /// The user.
+    pub uid: Name,
+    /// The device flag.
+    pub device_flag: u8,
+}
+
+/// What /connz shows of a connection (http-api.md §3.4).
+#[derive(Clone, Debug)]
+pub struct ConnectionInfo {
+    /// Its id.
+    pub conn: ConnId,
+    /// Empty before CONNECT succeeded.
+    pub uid: Name,
+    /// Empty before CONNECT succeeded.
+    pub device_id: Name,
+    /// The device flag.
+    pub device_flag: u8,
+    /// 0 slave, 1 master.
+    pub device_level: u8,
+    /// Negotiated protocol version.
+    pub version: u8,
+    /// Whether CONNECT succeeded.
+    pub live: bool,
+    /// The client's address.
+    pub peer: std::net::SocketAddr,
+    /// Unix ms of the last bytes.
+    pub last_activity_ms: i64,
+    /// Unix ms of the accept.
+    pub opened_ms: i64,
+    /// Counters since the accept.
+    pub traffic: Traffic,
+}
+
+/// Messages, frames and bytes of a connection or a shard. "Messages" are SEND in, RECV out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// SENDs.
+    pub messages_in: u64,
+    /// RECVs.
+    pub messages_out: u64,
+    /// Bytes of SENDs.
+    pub message_bytes_in: u64,
+    /// Bytes of RECVs.
+    pub message_bytes_out: u64,
+    /// Frames of any kind.
+    pub frames_in: u64,
+    /// Frames of any kind.
+    pub frames_out: u64,
+    /// Bytes.
+    pub bytes_in: u64,
+    /// Bytes.
+    pub bytes_out: u64,
+}
+
+/// Counters and gauges of one shard. Each has a metric of its own name.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Vars {
+    /// Sockets open now.
+    pub connections: u64,
+    /// Of them, past CONNECT.
+    pub sessions: u64,
+    /// Users with a session, at their home.
+    pub online_users: u64,
+    /// Traffic since the start.
+    pub traffic: Traffic,
+    /// RECVs that wait for their RECVACK.
+    pub unacked: u64,
+    /// RECVs given up after the last try, or because too many waited.
+    pub retries_dropped: u64,
+    /// Messages stored since the start.
+    pub stored: u64,
+    /// Sends answered with the first message's id and seq (G4).
+    pub deduplicated: u64,
+    /// Remembered sends dropped by count before their time was over (G4's window was cut).
+    pub dedupe_cut: u64,
+    /// Entries proposed.
+    pub proposals: u64,
+    /// Commands refused because a bound was reached.
+    pub shed: u64,
+    /// Slots led by this shard.
+    pub slots_leading: u64,
+    /// CONNECTs answered with success, since the start.
+    pub connects: u64,
+    /// CONNECTs refused.
+    pub connects_refused: u64,
+    /// Connections closed for a malformed frame.
+    pub protocol_errors: u64,
+    /// Channels held in memory.
+    pub channels_cached: u64,
+    /// Users held in memory.
+    pub users_cached: u64,
+}
+
+/// Why a request was not carried out. The state is unchanged unless said otherwise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Failure {
+    /// No leader answered in time. *Unknown*: it may still take effect, never twice.
+    #[error("context deadline exceeded")]
+    Timeout,
+    /// The slot has no leader that this node can reach.
+    #[error("slot leader not found")]
+    NoLeader,
+    /// A queue is full; try again.
+    #[error("server is busy")]
+    Busy,
+    /// The store failed.
+    #[error("storage error")]
+    Storage,
+}
+
+/// The answer to a [`Request`]. A change is committed and applied, in every slot that it touches,
+/// when its reply is not [`Reply::Failed`] (G1, G7).
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// Carried out.
+    Done,
+    /// Refused by a rule; nothing changed.
+    Refused(Code),
+    /// The message's place. `code` other than success: it was refused and not stored.
+    Sent {
+        /// The id; the first message's for a repeated client number (G4).
+        message_id: i64,
+        /// The seq; 0 when not stored.
+        seq: u64,
+        /// Success, or why not.
+        code: Code,
+    },
+    /// The last seq of a channel; 0 when it has none.
+    LastSeq(u64),
+    /// Messages, ascending.
+    Messages(Vec<SharedMessage>),
+    /// In the order of the question.
+    Digests(Vec<Digest>),
+    /// A list with the Unix ms when each uid was added.
+    List(Vec<(Name, i64)>),
+    /// Flags, `None` when the channel does not exist.
+    Info(Option<ChannelInfo>),
+    /// One item per connection.
+    Online(Vec<OnlineItem>),
+    /// Newest `updated_ms` first.
+    Conversations(Vec<(ChannelId, Conversation)>),
+    /// Every connection of the shard.
+    Connections(Vec<ConnectionInfo>),
+    /// The shard's counters.
+    Vars(Box<Vars>),
+    /// Not carried out.
+    Failed(Failure),
+}
+
+/// Which shard a request goes to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Target {
+    /// The leader of the slot of this id.
+    Id(Name),
+    /// A shard of this node.
+    Shard(crate::id::ShardId),
+}
