@@ -117,7 +117,7 @@ fn message_keys_are_those_of_the_sdk() {
                 };
                 assert!(cipher.verify_recv(&recv));
                 assert!(!cipher.verify_recv(&Recv {
-                    message_seq: 0,
+                    from_uid: "other",
                     ..recv
                 }));
             }

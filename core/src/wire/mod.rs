@@ -13,3 +13,8 @@
 
 pub mod crypto;
 pub mod frame;
+pub mod inbound;
+pub mod jsonrpc;
+pub mod outbound;
+pub mod proxy;
+pub mod websocket;
