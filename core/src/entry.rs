@@ -202,19 +202,13 @@ pub struct EntryError(String);
 
 impl From<&ChannelId> for ChannelRef {
     fn from(channel: &ChannelId) -> Self {
-        Self {
-            id: channel.id.clone(),
-            kind: channel.kind,
-        }
+        Self { id: channel.id.clone(), kind: channel.kind }
     }
 }
 
 impl From<&ChannelRef> for ChannelId {
     fn from(channel: &ChannelRef) -> Self {
-        Self {
-            id: channel.id.clone(),
-            kind: channel.kind,
-        }
+        Self { id: channel.id.clone(), kind: channel.kind }
     }
 }
 
@@ -282,17 +276,8 @@ mod tests {
     #[test]
     fn an_entry_comes_back_from_its_bytes_at_any_alignment() {
         let entry = Entry {
-            head: EntryHead {
-                proposer: 2,
-                proposal: 3,
-                time_ms: -1,
-            },
-            commands: vec![Command::Disband {
-                channel: ChannelRef {
-                    id: "g".into(),
-                    kind: 2,
-                },
-            }],
+            head: EntryHead { proposer: 2, proposal: 3, time_ms: -1 },
+            commands: vec![Command::Disband { channel: ChannelRef { id: "g".into(), kind: 2 } }],
         };
         let bytes = entry.encode().unwrap();
         let mut shifted = vec![0u8];

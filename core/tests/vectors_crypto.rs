@@ -10,9 +10,7 @@ fn vectors() -> Value {
 }
 
 fn str<'a>(value: &'a Value, name: &str) -> &'a str {
-    value[name]
-        .as_str()
-        .unwrap_or_else(|| panic!("{name} in {value}"))
+    value[name].as_str().unwrap_or_else(|| panic!("{name} in {value}"))
 }
 
 fn bytes<const N: usize>(text: &str) -> [u8; N] {
@@ -21,15 +19,9 @@ fn bytes<const N: usize>(text: &str) -> [u8; N] {
 
 fn cipher_of(vectors: &Value, agreement: &str) -> Cipher {
     let agreements = vectors["agreements"].as_array().unwrap();
-    let found = agreements
-        .iter()
-        .find(|entry| entry["name"] == agreement)
-        .unwrap();
+    let found = agreements.iter().find(|entry| entry["name"] == agreement).unwrap();
     let key = str(found, "aes_key_ascii").as_bytes().try_into().unwrap();
-    Cipher::from_parts(
-        key,
-        str(found, "aes_iv_ascii").as_bytes().try_into().unwrap(),
-    )
+    Cipher::from_parts(key, str(found, "aes_iv_ascii").as_bytes().try_into().unwrap())
 }
 
 #[test]
@@ -43,9 +35,8 @@ fn both_sides_agree_on_the_key_of_the_sdk() {
         let salt = str(entry, "connack_salt");
         let expected = cipher_of(&vectors, str(entry, "name"));
         let theirs = client.agree(server.public_base64(), salt).unwrap();
-        let ours = server
-            .agree(client.public_base64(), salt.as_bytes().try_into().unwrap())
-            .unwrap();
+        let ours =
+            server.agree(client.public_base64(), salt.as_bytes().try_into().unwrap()).unwrap();
         assert!(theirs == expected && ours == expected, "{}", entry["name"]);
     }
 }
@@ -93,14 +84,8 @@ fn message_keys_are_those_of_the_sdk() {
                 };
                 assert_eq!(cipher.send_key(&send), key.as_bytes());
                 assert!(cipher.verify_send(&send));
-                assert!(!cipher.verify_send(&Send {
-                    msg_key: "",
-                    ..send
-                }));
-                assert!(!cipher.verify_send(&Send {
-                    client_msg_no: "other",
-                    ..send
-                }));
+                assert!(!cipher.verify_send(&Send { msg_key: "", ..send }));
+                assert!(!cipher.verify_send(&Send { client_msg_no: "other", ..send }));
             }
             "RECV" => {
                 let recv = Recv {
@@ -116,10 +101,7 @@ fn message_keys_are_those_of_the_sdk() {
                     ..Recv::default()
                 };
                 assert!(cipher.verify_recv(&recv));
-                assert!(!cipher.verify_recv(&Recv {
-                    from_uid: "other",
-                    ..recv
-                }));
+                assert!(!cipher.verify_recv(&Recv { from_uid: "other", ..recv }));
             }
             other => panic!("unknown kind {other}"),
         }
@@ -133,21 +115,12 @@ fn unusable_client_keys_are_told_apart() {
     assert_eq!(check(""), Some(KeyError::Short));
     assert_eq!(check("AAAA"), Some(KeyError::Short));
     assert_eq!(check("***"), Some(KeyError::Encoding));
-    assert_eq!(
-        check("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
-        Some(KeyError::Weak)
-    );
+    assert_eq!(check("AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="), Some(KeyError::Weak));
     // The point of order 2^0 with u = 1: everybody gets the secret 0.
-    assert_eq!(
-        check("AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="),
-        Some(KeyError::Weak)
-    );
+    assert_eq!(check("AQAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA="), Some(KeyError::Weak));
     let key = ClientKey::from_seed([9; 32]);
     assert_eq!(check(key.public_base64()), None);
-    assert_eq!(
-        key.agree(server.public_base64(), "short").err(),
-        Some(KeyError::Salt)
-    );
+    assert_eq!(key.agree(server.public_base64(), "short").err(), Some(KeyError::Salt));
     // More than 32 bytes: the first 32 count.
     let long = format!("{}{}", &key.public_base64()[..43], "A".repeat(200 - 43));
     assert_eq!(check(&long), None);

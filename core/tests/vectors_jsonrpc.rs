@@ -44,9 +44,7 @@ fn go_view(request: &RpcRequest<'_>) -> (&'static str, Value) {
             use base64::Engine;
             let payload = match send.payload.as_slice() {
                 [] => Value::Null,
-                bytes => base64::engine::general_purpose::STANDARD
-                    .encode(bytes)
-                    .into(),
+                bytes => base64::engine::general_purpose::STANDARD.encode(bytes).into(),
             };
             let no = match &*send.client_msg_no {
                 "" => "(32 random hex characters)",
@@ -83,11 +81,7 @@ fn client_frames_are_read_as_v2_reads_them() {
         match name {
             // Item 5: snake_case names are read.
             "connect, snake_case params" => {
-                let Ok(RpcRequest {
-                    call: RpcCall::Connect(connect),
-                    ..
-                }) = decoded
-                else {
+                let Ok(RpcRequest { call: RpcCall::Connect(connect), .. }) = decoded else {
                     panic!("{decoded:?}");
                 };
                 assert_eq!((&*connect.device_id, connect.device_flag), ("d1", 2));
@@ -95,11 +89,7 @@ fn client_frames_are_read_as_v2_reads_them() {
             }
             // Item 5: an object is stored as its compact text.
             "send, payload is an object" => {
-                let Ok(RpcRequest {
-                    call: RpcCall::Send(send),
-                    ..
-                }) = decoded
-                else {
+                let Ok(RpcRequest { call: RpcCall::Send(send), .. }) = decoded else {
                     panic!("{decoded:?}");
                 };
                 assert_eq!(send.payload, b"{\"type\":1}");
@@ -120,10 +110,7 @@ fn client_frames_are_read_as_v2_reads_them() {
                 let (kind, view) = go_view(&request);
                 assert_eq!(kind, str(case, "result"), "{name}");
                 assert_eq!(view, case["decoded_to"], "{name}");
-                assert_eq!(
-                    request.id.as_deref().unwrap_or_default(),
-                    str(case, "request_id")
-                );
+                assert_eq!(request.id.as_deref().unwrap_or_default(), str(case, "request_id"));
             }
             Err(error) => {
                 assert_eq!(format!("error: {error}"), str(case, "result"), "{name}");
@@ -173,9 +160,7 @@ fn encode_again(text: &str) -> String {
             };
             use base64::Engine;
             let payload = recv.payload.unwrap_or_default();
-            let payload = base64::engine::general_purpose::STANDARD
-                .decode(payload)
-                .unwrap();
+            let payload = base64::engine::general_purpose::STANDARD.decode(payload).unwrap();
             encode_recv(&mut out, &head, &payload);
         }
         ("event", _) => {
@@ -188,11 +173,7 @@ fn encode_again(text: &str) -> String {
             encode_event(&mut out, &event);
         }
         ("disconnect", _) => {
-            encode_disconnect(
-                &mut out,
-                number(params, "reasonCode"),
-                str(params, "reason"),
-            );
+            encode_disconnect(&mut out, number(params, "reasonCode"), str(params, "reason"));
         }
         _ if result["messageId"].is_string() => {
             let ack = Sendack {
@@ -228,10 +209,9 @@ fn server_frames_are_written_as_v2_writes_them_but_for_the_members_sdks_need() {
             // SUBACK has no JSON form; there is nothing to encode.
             "suback" => continue,
             // Item 3: timeDiff, serverKey and salt are always there.
-            "connect result (success)" | "connect result (auth fail)" => text.replace(
-                "5,\"timeDiff\"",
-                "5,\"serverKey\":\"\",\"salt\":\"\",\"timeDiff\"",
-            ),
+            "connect result (success)" | "connect result (auth fail)" => {
+                text.replace("5,\"timeDiff\"", "5,\"serverKey\":\"\",\"salt\":\"\",\"timeDiff\"")
+            }
             "connect result, timeDiff 0" => text.replace(
                 "\"serverVersion\":5,",
                 "\"serverVersion\":5,\"serverKey\":\"\",\"salt\":\"\",\"timeDiff\":0,",
@@ -266,10 +246,7 @@ fn frames_of_the_easy_sdks_are_read() {
                     assert_eq!(connect.token, str(params, "token"));
                     assert_eq!(connect.device_id, str(params, "deviceId"));
                     assert_eq!(connect.device_flag, number::<u8>(params, "deviceFlag"));
-                    assert_eq!(
-                        connect.client_timestamp,
-                        number::<i64>(params, "clientTimestamp")
-                    );
+                    assert_eq!(connect.client_timestamp, number::<i64>(params, "clientTimestamp"));
                     assert_eq!(connect.version, 5);
                 }
                 ("send", RpcCall::Send(send)) => {
@@ -301,10 +278,7 @@ fn params_of_other_shapes_are_told_as_go_tells_them() {
     };
     check("5", "number into Go value of type jsonrpc.SendParams");
     check("[]", "array into Go value of type jsonrpc.SendParams");
-    check(
-        "{\"channelId\":5}",
-        "number into Go struct field SendParams.channelId of type string",
-    );
+    check("{\"channelId\":5}", "number into Go struct field SendParams.channelId of type string");
     check(
         "{\"channelType\":1.5}",
         "number 1.5 into Go struct field SendParams.channelType of type int",
@@ -321,10 +295,7 @@ fn params_of_other_shapes_are_told_as_go_tells_them() {
         "{\"header\":true}",
         "bool into Go struct field SendParams.header of type jsonrpc.Header",
     );
-    check(
-        "{\"payload\":1}",
-        "number into Go struct field SendParams.payload of type []uint8",
-    );
+    check("{\"payload\":1}", "number into Go struct field SendParams.payload of type []uint8");
 }
 
 #[test]
@@ -338,10 +309,7 @@ fn odd_but_valid_texts_are_read() {
     let RpcCall::Send(send) = request.call else {
         panic!("{:?}", request.call);
     };
-    assert_eq!(
-        (&*send.channel_id, send.channel_type, send.setting),
-        ("new", 2, 0x20)
-    );
+    assert_eq!((&*send.channel_id, send.channel_type, send.setting), ("new", 2, 0x20));
     assert_eq!(send.payload, b"[{\"x y\":1}]");
     // A lone surrogate does not fail the object.
     assert!(send.client_msg_no.starts_with('a') && send.client_msg_no.ends_with('b'));
@@ -372,18 +340,9 @@ fn transcript(texts: &[&str]) -> Vec<String> {
 #[test]
 fn a_bad_object_is_answered_once_and_the_next_one_works() {
     let ping = r#"{"method":"ping","id":"p"}"#;
-    assert_eq!(
-        transcript(&[ping, r#"{"method":}"#, ping]),
-        ["p", "error", "p"]
-    );
-    assert_eq!(
-        transcript(&[ping, "\x10\x11 hello ", "more", ping]),
-        ["p", "error", "p"]
-    );
-    assert_eq!(
-        transcript(&[ping, &format!("[{ping},{ping}]"), ping]),
-        ["p", "error", "p"]
-    );
+    assert_eq!(transcript(&[ping, r#"{"method":}"#, ping]), ["p", "error", "p"]);
+    assert_eq!(transcript(&[ping, "\x10\x11 hello ", "more", ping]), ["p", "error", "p"]);
+    assert_eq!(transcript(&[ping, &format!("[{ping},{ping}]"), ping]), ["p", "error", "p"]);
     let three = format!(" {ping}\r\n{{\"method\":\"x\",\"id\":\"1\"}}\t{ping}");
     assert_eq!(transcript(&[&three]), ["p", "error", "p"]);
     let (front, back) = ping.split_at(9);

@@ -22,9 +22,7 @@ fn cases(file: &Value) -> &[Value] {
 
 /// Decodes one frame that must fill `bytes`.
 fn whole<'a>(bytes: &'a [u8], version: u8, name: &str) -> Frame<'a> {
-    let (frame, size) = decode(bytes, version)
-        .unwrap()
-        .unwrap_or_else(|| panic!("{name}: part"));
+    let (frame, size) = decode(bytes, version).unwrap().unwrap_or_else(|| panic!("{name}: part"));
     assert_eq!(size, bytes.len(), "{name}");
     frame
 }
@@ -161,19 +159,11 @@ fn packets_of_the_js_sdks_are_read_verified_and_written_again() {
         assert!(cipher.verify_send(&send), "{name}");
         let mut plain = Vec::new();
         cipher.open(send.payload, &mut plain).unwrap();
-        assert_eq!(
-            plain,
-            str(&case["fields"], "plaintext_utf8").as_bytes(),
-            "{name}"
-        );
+        assert_eq!(plain, str(&case["fields"], "plaintext_utf8").as_bytes(), "{name}");
         let Frame::Send(expected) = expected else {
             panic!("{name}");
         };
-        let unsealed = jindou_core::wire::frame::Send {
-            msg_key: "",
-            payload: b"",
-            ..send
-        };
+        let unsealed = jindou_core::wire::frame::Send { msg_key: "", payload: b"", ..send };
         assert_eq!(unsealed, expected, "{name}");
     }
 }
@@ -184,31 +174,20 @@ fn what_the_js_sdks_read_in_server_frames_is_what_we_read() {
     let file = load(include_str!("vectors/js_client_packets.json"));
     for entry in file["decoded_by_sdk"].as_array().unwrap() {
         let name = str(entry, "frame");
-        let case = cases(&packets)
-            .iter()
-            .find(|case| case["name"] == name)
-            .unwrap();
+        let case = cases(&packets).iter().find(|case| case["name"] == name).unwrap();
         let bytes = hex(str(case, "hex"));
         let result = &entry["result"];
         match whole(&bytes, number(case, "version"), name) {
             Frame::Sendack(ack) => {
                 assert_eq!(ack.message_id, number::<i64>(result, "messageID"), "{name}");
-                assert_eq!(
-                    ack.message_seq,
-                    number::<u32>(result, "messageSeq"),
-                    "{name}"
-                );
+                assert_eq!(ack.message_seq, number::<u32>(result, "messageSeq"), "{name}");
                 assert_eq!(ack.client_seq, number::<u32>(result, "clientSeq"), "{name}");
                 assert_eq!(ack.reason, number::<u8>(result, "reasonCode"), "{name}");
                 assert_eq!(ack.flags.dup, result["dup"] == true, "{name}");
                 assert_eq!(ack.flags.red_dot, result["reddot"] == true, "{name}");
             }
             Frame::Disconnect(disconnect) => {
-                assert_eq!(
-                    disconnect.reason,
-                    number::<u8>(result, "reasonCode"),
-                    "{name}"
-                );
+                assert_eq!(disconnect.reason, number::<u8>(result, "reasonCode"), "{name}");
                 assert_eq!(disconnect.text, str(result, "reason"), "{name}");
             }
             Frame::Recv(recv) => {
@@ -216,11 +195,7 @@ fn what_the_js_sdks_read_in_server_frames_is_what_we_read() {
                 assert_eq!(recv.from_uid, str(result, "fromUID"), "{name}");
                 assert_eq!(recv.channel_id, str(result, "channelID"), "{name}");
                 assert_eq!(recv.client_msg_no, str(result, "clientMsgNo"), "{name}");
-                assert_eq!(
-                    recv.message_id,
-                    number::<i64>(result, "messageID"),
-                    "{name}"
-                );
+                assert_eq!(recv.message_id, number::<i64>(result, "messageID"), "{name}");
                 assert_eq!(recv.timestamp, number::<i32>(result, "timestamp"), "{name}");
             }
             Frame::Connack(connack) => {
@@ -261,11 +236,7 @@ fn play(text: &str, version: u8) {
     for entry in session["transcript"].as_array().unwrap() {
         let name = str(entry, "packet");
         let bytes = hex(str(entry, "hex"));
-        let inbound = if entry["dir"] == "c2s" {
-            &mut from_client
-        } else {
-            &mut from_server
-        };
+        let inbound = if entry["dir"] == "c2s" { &mut from_client } else { &mut from_server };
         let fields: Vec<&Value> = match &entry["fields"] {
             Value::Array(list) => list.iter().collect(),
             one => vec![one],
@@ -372,10 +343,7 @@ fn whole_frames_before_a_bad_one_are_given_first() {
     let mut feed = inbound.feed(&mut bytes);
     let mut out = Vec::new();
     for _ in 0..2 {
-        assert!(matches!(
-            feed.next(&mut out),
-            Ok(Some(Incoming::Frame(Frame::Ping)))
-        ));
+        assert!(matches!(feed.next(&mut out), Ok(Some(Incoming::Frame(Frame::Ping)))));
     }
     let error = feed.next(&mut out).unwrap_err();
     assert_eq!(error, WireError::Frame(FrameError::TypeReserved(13)));

@@ -38,6 +38,7 @@ struct Gathered {
     deliveries: Vec<Delivery>,
     answers: Vec<(Waiter, Outcome)>,
     held: Vec<(Waiter, Outcome)>,
+    held_channels: Vec<ChannelId>,
 }
 
 struct Delivery {
@@ -97,45 +98,29 @@ impl Shard {
                 return true;
             }
         };
-        let own = EntryHead::decode(&bytes)
-            .filter(|head| head.proposer == self.proposer)
-            .and_then(|head| {
-                let at = state
-                    .proposals
-                    .iter()
-                    .position(|p| p.number == head.proposal)?;
+        let own = EntryHead::decode(&bytes).filter(|head| head.proposer == self.proposer).and_then(
+            |head| {
+                let at = state.proposals.iter().position(|p| p.number == head.proposal)?;
                 Some((head.time_ms, state.proposals.remove(at)?.batch))
-            });
+            },
+        );
         let (time_ms, batch) = match own {
             Some(own) => own,
             None => match Entry::decode(&bytes) {
                 Ok(entry) => {
                     let waiters = entry.commands.iter().map(|_| Waiter::Nobody).collect();
-                    (
-                        entry.head.time_ms,
-                        Batch {
-                            commands: entry.commands,
-                            waiters,
-                        },
-                    )
+                    (entry.head.time_ms, Batch { commands: entry.commands, waiters })
                 }
                 Err(error) => {
                     // Every replica sees the same bytes and skips them alike.
-                    self.warn(format!(
-                        "{slot}: entry {} is skipped: {error}",
-                        log_id.index
-                    ));
+                    self.warn(format!("{slot}: entry {} is skipped: {error}", log_id.index));
                     self.persist(slot, log_id, Vec::new());
                     return true;
                 }
             },
         };
         if let Some(state) = self.slots.get_mut(&slot) {
-            state.applying = Some(Applying {
-                log_id,
-                time_ms,
-                batch,
-            });
+            state.applying = Some(Applying { log_id, time_ms, batch });
         }
         true
     }
@@ -187,27 +172,29 @@ impl Shard {
     }
 
     fn finish_apply(&mut self, slot: SlotId, applying: Applying) {
-        let Applying {
-            log_id,
-            time_ms,
-            batch,
-        } = applying;
+        let Applying { log_id, time_ms, batch } = applying;
         let mut gathered = Gathered::default();
-        let waiters = batch
-            .waiters
-            .into_iter()
-            .chain(std::iter::repeat_with(|| Waiter::Nobody));
+        let waiters = batch.waiters.into_iter().chain(std::iter::repeat_with(|| Waiter::Nobody));
         for (command, waiter) in batch.commands.into_iter().zip(waiters) {
             let changes_before = gathered.changes.values().map(Vec::len).sum::<usize>();
+            let channel = match (&command, &waiter) {
+                (Command::Message(new), Waiter::Send { .. }) => Some(ChannelId::from(&new.channel)),
+                _ => None,
+            };
             let outcome = self.apply_command(slot, command, &waiter, time_ms, &mut gathered);
             let changed = gathered.changes.values().map(Vec::len).sum::<usize>() > changes_before;
-            if !matches!(waiter, Waiter::Nobody) {
-                let queue = if changed {
-                    &mut gathered.held
-                } else {
-                    &mut gathered.answers
-                };
-                queue.push((waiter, outcome));
+            if matches!(waiter, Waiter::Nobody) {
+                continue;
+            }
+            if changed {
+                gathered.held_channels.extend(channel);
+                gathered.held.push((waiter, outcome));
+            } else if let Some(channel) = &channel
+                && gathered.held_channels.contains(channel)
+            {
+                gathered.held.push((waiter, outcome));
+            } else {
+                self.answer_in_order(slot, channel, waiter, outcome, &mut gathered.answers);
             }
         }
         let window = (self.settings.dedupe_count_max, self.settings.dedupe_ms);
@@ -233,25 +220,16 @@ impl Shard {
             }
             if !gathered.held.is_empty() {
                 let answers = std::mem::take(&mut gathered.held);
-                state.held.insert(
-                    log_id.index,
-                    Held {
-                        targets: targets.clone(),
-                        answers,
-                    },
-                );
+                let channels = std::mem::take(&mut gathered.held_channels);
+                let targets = targets.clone();
+                state.held.insert(log_id.index, Held { channels, targets, answers });
             }
         }
         self.persist(slot, log_id, gathered.rows);
         for (waiter, outcome) in gathered.answers {
             self.answer(waiter, outcome);
         }
-        for Delivery {
-            message,
-            recipients,
-            origin,
-        } in gathered.deliveries
-        {
+        for Delivery { message, recipients, origin } in gathered.deliveries {
             let except = match origin {
                 Some(Origin::Session { conn, .. }) => Some(conn),
                 Some(Origin::Api { .. }) | None => None,
@@ -262,19 +240,31 @@ impl Shard {
         self.mark_dirty(slot);
     }
 
+    /// An answer joins those held for its channel, so that acknowledgements keep their order.
+    fn answer_in_order(
+        &mut self,
+        slot: SlotId,
+        channel: Option<ChannelId>,
+        waiter: Waiter,
+        outcome: Outcome,
+        answers: &mut Vec<(Waiter, Outcome)>,
+    ) {
+        if let Some(channel) = channel
+            && let Some(state) = self.slots.get_mut(&slot)
+            && let Some(held) = state.held.values_mut().find(|h| h.channels.contains(&channel))
+        {
+            held.answers.push((waiter, outcome));
+        } else {
+            answers.push((waiter, outcome));
+        }
+    }
+
     /// Hands rows and position to the state lane and tells the group.
     fn persist(&mut self, slot: SlotId, applied: LogId, rows: Vec<Row>) {
-        let persist = Persist {
-            slot,
-            applied,
-            rows,
-        };
+        let persist = Persist { slot, applied, rows };
         self.state_queue_size += crate::effect::Outbox::persist_size(&persist);
         self.out.effects.push(Effect::Persist(persist));
-        self.out.effects.push(Effect::Applied {
-            slot,
-            log_id: applied,
-        });
+        self.out.effects.push(Effect::Applied { slot, log_id: applied });
     }
 
     fn apply_command(
@@ -295,10 +285,7 @@ impl Shard {
                         (None, None) => ChannelInfo::default(),
                     };
                     channel.info = Some(info);
-                    gathered.rows.push(Row::Info {
-                        channel: channel.id.clone(),
-                        info,
-                    });
+                    gathered.rows.push(Row::Info { channel: channel.id.clone(), info });
                 });
                 self.tell_sessions_of(&channel);
                 Outcome::Done
@@ -308,20 +295,12 @@ impl Shard {
                     if let Some(info) = &mut channel.info {
                         info.disband = true;
                         let info = *info;
-                        gathered.rows.push(Row::Info {
-                            channel: channel.id.clone(),
-                            info,
-                        });
+                        gathered.rows.push(Row::Info { channel: channel.id.clone(), info });
                     }
                 });
                 Outcome::Done
             }
-            Command::ChangeList {
-                channel,
-                list,
-                change,
-                uids,
-            } => {
+            Command::ChangeList { channel, list, change, uids } => {
                 let mut last_seq = 0;
                 self.with_channel(&channel, |channel| {
                     last_seq = channel.last_seq;
@@ -330,10 +309,7 @@ impl Shard {
                 let action = conversation_of_list_change(channel.kind, list, change, last_seq);
                 if let Some(action) = action {
                     let personal = channel.kind == kind::PERSON;
-                    for uid in uids
-                        .into_iter()
-                        .filter(|uid| !(personal && *uid == channel.id))
-                    {
+                    for uid in uids.into_iter().filter(|uid| !(personal && *uid == channel.id)) {
                         let channel = if personal {
                             ChannelRef {
                                 id: crate::id::person_channel(&channel.id, &uid).into(),
@@ -344,29 +320,16 @@ impl Shard {
                         };
                         self.change_elsewhere(
                             gathered,
-                            ConversationChange {
-                                uid,
-                                channel,
-                                action,
-                            },
+                            ConversationChange { uid, channel, action },
                         );
                     }
                 }
                 Outcome::Done
             }
-            Command::SetToken {
-                uid,
-                device_flag,
-                device_level,
-                token,
-                only_existing,
-            } => {
+            Command::SetToken { uid, device_flag, device_level, token, only_existing } => {
                 self.with_user(&uid, |user| {
                     if !only_existing || user.device(device_flag).is_some() {
-                        let device = Device {
-                            level: device_level,
-                            token,
-                        };
+                        let device = Device { level: device_level, token };
                         user.set_device(device_flag, device, &mut gathered.rows);
                     }
                 });
@@ -376,20 +339,12 @@ impl Shard {
                 self.apply_conversation(&change, time_ms, &mut gathered.rows);
                 Outcome::Done
             }
-            Command::FromOutbox {
-                source,
-                index,
-                changes,
-            } => {
+            Command::FromOutbox { source, index, changes } => {
                 let source = SlotId(source);
                 let Some(state) = self.slots.get_mut(&slot) else {
                     return Outcome::Done;
                 };
-                if state
-                    .received
-                    .get(&source)
-                    .is_some_and(|taken| *taken >= index)
-                {
+                if state.received.get(&source).is_some_and(|taken| *taken >= index) {
                     return Outcome::Done;
                 }
                 state.received.insert(source, index);
@@ -407,11 +362,7 @@ impl Shard {
                 let mut rest = state.outbox.split_off(&(target, 0));
                 let mut after = rest.split_off(&(target, index + 1));
                 for (target, index) in rest.into_keys() {
-                    gathered.rows.push(Row::Outbox {
-                        target,
-                        index,
-                        changes: None,
-                    });
+                    gathered.rows.push(Row::Outbox { target, index, changes: None });
                 }
                 state.outbox.append(&mut after);
                 Outcome::Done
@@ -474,34 +425,18 @@ impl Shard {
             _ => Vec::new(),
         };
         if let Some(digest) = digest {
-            let record = DedupeRecord {
-                digest,
-                id: message.id,
-                seq,
-                time_ms,
-            };
+            let record = DedupeRecord { digest, id: message.id, seq, time_ms };
             state.dedupe.insert(&record);
             gathered.records.push(record);
         }
         self.vars.stored += 1;
         gathered.rows.push(Row::Message(message.clone()));
-        gathered.rows.push(Row::Sent {
-            channel: channel_id,
-            uid: message.from.clone(),
-            seq,
-        });
+        gathered.rows.push(Row::Sent { channel: channel_id, uid: message.from.clone(), seq });
         for uid in opened {
             let read_to = if uid == message.from { seq } else { 0 };
             let action = ConversationAction::OpenIfAbsent { read_to };
             let channel = new.channel.clone();
-            self.change_elsewhere(
-                gathered,
-                ConversationChange {
-                    uid,
-                    channel,
-                    action,
-                },
-            );
+            self.change_elsewhere(gathered, ConversationChange { uid, channel, action });
         }
         let (recipients, origin) = match waiter {
             Waiter::Send { origin, recipients } => (recipients.clone(), Some(*origin)),
@@ -510,16 +445,9 @@ impl Shard {
             }
         };
         if self.slots.get(&slot).is_some_and(|state| state.leading) {
-            gathered.deliveries.push(Delivery {
-                message: message.clone(),
-                recipients,
-                origin,
-            });
+            gathered.deliveries.push(Delivery { message: message.clone(), recipients, origin });
         }
-        Outcome::Sent {
-            message_id: message.id,
-            seq,
-        }
+        Outcome::Sent { message_id: message.id, seq }
     }
 
     fn change_elsewhere(&self, gathered: &mut Gathered, change: ConversationChange) {
@@ -537,9 +465,7 @@ impl Shard {
         rows: &mut Vec<Row>,
     ) {
         let channel = ChannelId::from(&change.channel);
-        self.with_user(&change.uid, |user| {
-            user.change(&channel, change.action, time_ms, rows)
-        });
+        self.with_user(&change.uid, |user| user.change(&channel, change.action, time_ms, rows));
     }
 
     fn with_channel(&mut self, channel: &ChannelRef, f: impl FnOnce(&mut Channel)) {

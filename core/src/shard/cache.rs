@@ -30,11 +30,7 @@ pub(crate) enum Found<'a, V> {
 
 impl<K: Hash + Eq + Clone, V, W> Default for Cache<K, V, W> {
     fn default() -> Self {
-        Self {
-            entries: Map::default(),
-            size: 0,
-            hand: 0,
-        }
+        Self { entries: Map::default(), size: 0, hand: 0 }
     }
 }
 
@@ -53,8 +49,7 @@ impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
     /// The value, or a place in the queue for it. `waiter` is only made if it has to wait.
     pub(crate) fn get_or_wait(&mut self, key: &K, waiter: impl FnOnce() -> W) -> Found<'_, V> {
         if !self.entries.contains_key(key) {
-            self.entries
-                .insert(key.clone(), Slotted::Loading(vec![waiter()]));
+            self.entries.insert(key.clone(), Slotted::Loading(vec![waiter()]));
             return Found::Missing;
         }
         match self.entries.get_mut(key) {
@@ -73,14 +68,7 @@ impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
     /// Puts a loaded value in and gives back who waited for it.
     pub(crate) fn put(&mut self, key: &K, value: V, size: usize) -> Vec<W> {
         self.size += size;
-        match self.entries.insert(
-            key.clone(),
-            Slotted::Ready {
-                value,
-                size,
-                used: true,
-            },
-        ) {
+        match self.entries.insert(key.clone(), Slotted::Ready { value, size, used: true }) {
             Some(Slotted::Loading(waiters)) => waiters,
             Some(Slotted::Ready { size, .. }) => {
                 self.size -= size;

@@ -126,12 +126,7 @@ impl Channel {
             List::Allow => &mut self.allow,
         };
         let mut write = |uid: Name, added_ms| {
-            rows.push(Row::ListItem {
-                channel: channel.clone(),
-                list,
-                uid,
-                added_ms,
-            });
+            rows.push(Row::ListItem { channel: channel.clone(), list, uid, added_ms });
         };
         if matches!(change, ListChange::Clear | ListChange::Set) {
             for (uid, _) in std::mem::take(items) {
@@ -205,10 +200,7 @@ pub(crate) fn plan_of(uids: Vec<Name>, slot_count: u16, shard_count: u16) -> Pla
         let shard = ShardId::of(SlotId::of(&uid, slot_count), shard_count);
         groups.entry(shard).or_default().push(uid);
     }
-    groups
-        .into_iter()
-        .map(|(shard, uids)| (shard, uids.into()))
-        .collect()
+    groups.into_iter().map(|(shard, uids)| (shard, uids.into())).collect()
 }
 
 /// Whether a sender passes without any list (semantics.md §4.2, 1–5 and 6a).
@@ -226,16 +218,10 @@ pub(crate) fn passes_without_lists(channel: &ChannelId, sender: &str, trusted: b
 
 /// The other end of a person channel as `sender` sees it; oneself in a note to oneself.
 pub(crate) fn person_peer<'a>(stored: &'a str, sender: &str) -> &'a str {
-    if let Some(peer) = stored
-        .strip_prefix(sender)
-        .and_then(|rest| rest.strip_prefix('@'))
-    {
+    if let Some(peer) = stored.strip_prefix(sender).and_then(|rest| rest.strip_prefix('@')) {
         return peer;
     }
-    if let Some(peer) = stored
-        .strip_suffix(sender)
-        .and_then(|rest| rest.strip_suffix('@'))
-    {
+    if let Some(peer) = stored.strip_suffix(sender).and_then(|rest| rest.strip_suffix('@')) {
         return peer;
     }
     stored.split('@').next_back().unwrap_or(stored)
@@ -251,11 +237,7 @@ pub(crate) fn shown_channel<'a>(message: &'a SharedMessage, receiver: &str) -> &
         (None, _) => stored,
     };
     if message.channel.kind == kind::PERSON && addressed == receiver {
-        if &*message.from == SYSTEM_UID {
-            ""
-        } else {
-            &message.from
-        }
+        if &*message.from == SYSTEM_UID { "" } else { &message.from }
     } else {
         addressed
     }
@@ -286,11 +268,7 @@ mod tests {
         channel.change_list(List::Deny, ListChange::Add, &["x".into()], 1, &mut rows);
         assert_eq!(channel.check_member("x"), Code::InBlacklist);
         channel.change_list(List::Allow, ListChange::Remove, &["b".into()], 1, &mut rows);
-        assert_eq!(
-            channel.check_member("a"),
-            Code::Success,
-            "an emptied allow list is no list"
-        );
+        assert_eq!(channel.check_member("a"), Code::Success, "an emptied allow list is no list");
         assert_eq!(rows.len(), 3);
     }
 

@@ -344,11 +344,7 @@ impl Shard {
             match server_key.agree(connect.client_key, salt) {
                 Ok(cipher) => {
                     let server_key = server_key.public_base64().to_owned();
-                    pending.keys = Some(Keys {
-                        cipher,
-                        server_key,
-                        salt,
-                    });
+                    pending.keys = Some(Keys { cipher, server_key, salt });
                 }
                 Err(_) => {
                     self.refuse_connect(link, &pending, Code::ClientKeyIsEmpty);
@@ -391,13 +387,7 @@ impl Shard {
         self.write_connack(&mut entry.link, &pending, Code::Success);
         let json = pending.rpc_id.is_some();
         let version = pending.version.min(frame::VERSION_LATEST);
-        let Pending {
-            uid,
-            device_id,
-            device_flag,
-            keys,
-            ..
-        } = *pending;
+        let Pending { uid, device_id, device_flag, keys, .. } = *pending;
         entry.inbound.set_version(version);
         let framing = Framing::of(entry.link.transport, json);
         entry.link.session = Session::Live(Box::new(Live {
@@ -439,21 +429,13 @@ impl Shard {
         let time_diff = self.now.unix_ms.saturating_sub(pending.client_timestamp);
         let node_id = self.settings.node.0;
         if let Some(id) = &pending.rpc_id {
-            let result = ConnectResult {
-                server_version: version,
-                time_diff,
-                reason: code.into(),
-                node_id,
-            };
-            self.write(link, true, |out| {
-                jsonrpc::encode_connect_result(out, id, &result)
-            });
+            let result =
+                ConnectResult { server_version: version, time_diff, reason: code.into(), node_id };
+            self.write(link, true, |out| jsonrpc::encode_connect_result(out, id, &result));
             return;
         }
         let keys = pending.keys.as_ref().filter(|_| code == Code::Success);
-        let salt = keys.map_or("", |keys| {
-            std::str::from_utf8(&keys.salt).unwrap_or_default()
-        });
+        let salt = keys.map_or("", |keys| std::str::from_utf8(&keys.salt).unwrap_or_default());
         let connack = Frame::Connack(Connack {
             server_version: (pending.version > 3).then_some(version),
             time_diff,
@@ -477,12 +459,7 @@ impl Shard {
             return;
         };
         let flags = send.flags.to_bits();
-        let origin = Origin::Session {
-            conn,
-            client_seq: send.client_seq,
-            flags,
-            rpc: 0,
-        };
+        let origin = Origin::Session { conn, client_seq: send.client_seq, flags, rpc: 0 };
         let mut code = live.may_send(self.now.mono_ms, self.settings.sends_per_second_max);
         let mut payload = Vec::new();
         match &live.cipher {
@@ -529,12 +506,7 @@ impl Shard {
         let rpc = live.next_rpc;
         live.rpc_ids.push_back((rpc, id));
         let flags = send.flags.to_bits();
-        let origin = Origin::Session {
-            conn,
-            client_seq: 0,
-            flags,
-            rpc,
-        };
+        let origin = Origin::Session { conn, client_seq: 0, flags, rpc };
         let code = live.may_send(self.now.mono_ms, self.settings.sends_per_second_max);
         let uid = live.uid.clone();
         let draft = Draft {
@@ -582,10 +554,7 @@ impl Shard {
         let message = Message {
             id: draft.id,
             seq: 0,
-            channel: ChannelId {
-                id: stored,
-                kind: draft.channel_type,
-            },
+            channel: ChannelId { id: stored, kind: draft.channel_type },
             from: uid,
             client_msg_no: draft.client_msg_no.into(),
             flags: draft.flags,
@@ -597,24 +566,13 @@ impl Shard {
             shown: None,
             payload: payload.into(),
         };
-        let task = SendTask {
-            message,
-            recipients: None,
-            trusted: false,
-            origin,
-        };
+        let task = SendTask { message, recipients: None, trusted: false, origin };
         self.send(to, Envelope::Send(Box::new(task)));
     }
 
     /// The outcome of a SEND.
     pub(super) fn on_sent(&mut self, origin: Origin, message_id: i64, seq: u64, code: Code) {
-        let Origin::Session {
-            conn,
-            client_seq,
-            flags,
-            rpc,
-        } = origin
-        else {
+        let Origin::Session { conn, client_seq, flags, rpc } = origin else {
             return;
         };
         let Some(mut entry) = self.take_conn(conn) else {
@@ -675,11 +633,7 @@ impl Shard {
         let entry = self.conns.get(conn.place()).and_then(Option::as_ref);
         let matches = entry.is_some_and(|entry| {
             entry.link.conn == conn
-                && entry
-                    .link
-                    .session
-                    .live()
-                    .is_some_and(|live| &*live.uid == uid)
+                && entry.link.session.live().is_some_and(|live| &*live.uid == uid)
         });
         if matches {
             self.on_kick(conn, kick.then_some("server kick"));
@@ -695,9 +649,7 @@ impl Shard {
 
     /// The connection ends: what was written leaves first.
     fn end(&mut self, entry: Box<Conn>) {
-        self.out.effects.push(Effect::Close {
-            conn: entry.link.conn,
-        });
+        self.out.effects.push(Effect::Close { conn: entry.link.conn });
         self.forget(&entry);
     }
 
@@ -712,13 +664,7 @@ impl Shard {
             }
         };
         let home = self.shard_of(&uid);
-        self.send(
-            home,
-            Envelope::Left {
-                conn: entry.link.conn,
-                uid,
-            },
-        );
+        self.send(home, Envelope::Left { conn: entry.link.conn, uid });
     }
 
     /// Silence: closes the connection, or says when to look again.
@@ -745,9 +691,7 @@ impl Shard {
 
     pub(super) fn connection_infos(&self) -> Vec<ConnectionInfo> {
         let entries = self.conns.iter().flatten();
-        entries
-            .map(|entry| entry.link.info(self.now.unix_ms, self.now.mono_ms))
-            .collect()
+        entries.map(|entry| entry.link.info(self.now.unix_ms, self.now.mono_ms)).collect()
     }
 
     fn take_conn(&mut self, conn: ConnId) -> Option<Box<Conn>> {
@@ -765,10 +709,7 @@ impl Shard {
     }
 
     fn write_frame(&mut self, link: &mut Link, frame: &Frame<'_>) {
-        let version = link
-            .session
-            .live()
-            .map_or(frame::VERSION_LATEST, |live| live.version);
+        let version = link.session.live().map_or(frame::VERSION_LATEST, |live| live.version);
         self.write(link, false, |out| {
             // A text that is too long for its field leaves nothing behind.
             let _ = encode(frame, version, out);
@@ -794,12 +735,7 @@ impl Shard {
             b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
         let mut salt = [0u8; SALT_SIZE];
         self.rng.fill_bytes(&mut salt);
-        salt.map(|byte| {
-            ALPHABET
-                .get(usize::from(byte) % 62)
-                .copied()
-                .unwrap_or(b'0')
-        })
+        salt.map(|byte| ALPHABET.get(usize::from(byte) % 62).copied().unwrap_or(b'0'))
     }
 }
 
@@ -859,10 +795,7 @@ impl Link {
 impl Outbox {
     /// Adds bytes for a connection; bytes that follow its last write directly extend it.
     pub(crate) fn push_write(&mut self, conn: ConnId, range: Range<usize>) {
-        if let Some(Effect::Write {
-            conn: last,
-            range: written,
-        }) = self.effects.last_mut()
+        if let Some(Effect::Write { conn: last, range: written }) = self.effects.last_mut()
             && *last == conn
             && written.end == range.start
         {

@@ -35,8 +35,7 @@ impl Dedupe {
         let mut this = Self::default();
         for (index, records) in entries {
             for record in &records {
-                this.by_digest
-                    .insert(record.digest, (record.id, record.seq));
+                this.by_digest.insert(record.digest, (record.id, record.seq));
             }
             this.count += records.len();
             this.by_entry.push_back((index, records));
@@ -51,8 +50,7 @@ impl Dedupe {
 
     /// Makes a send known at once, so that the next one of the same entry meets it.
     pub(crate) fn insert(&mut self, record: &DedupeRecord) {
-        self.by_digest
-            .insert(record.digest, (record.id, record.seq));
+        self.by_digest.insert(record.digest, (record.id, record.seq));
     }
 
     /// Ends an entry: its sends become one row, and what is over time or count falls out. Returns
@@ -66,18 +64,13 @@ impl Dedupe {
         rows: &mut Vec<Row>,
     ) -> u64 {
         if !records.is_empty() {
-            rows.push(Row::Dedupe {
-                index,
-                records: Some(records.clone()),
-            });
+            rows.push(Row::Dedupe { index, records: Some(records.clone()) });
             self.count += records.len();
             self.by_entry.push_back((index, records));
         }
         let mut cut = 0;
         while let Some((index, oldest)) = self.by_entry.front() {
-            let expired = oldest
-                .last()
-                .is_none_or(|r| r.time_ms < time_ms - window_ms);
+            let expired = oldest.last().is_none_or(|r| r.time_ms < time_ms - window_ms);
             if !expired && self.count <= count_max {
                 break;
             }
@@ -85,19 +78,12 @@ impl Dedupe {
                 cut += u64::try_from(oldest.len()).unwrap_or(u64::MAX);
             }
             for record in oldest {
-                if self
-                    .by_digest
-                    .get(&record.digest)
-                    .is_some_and(|(id, _)| *id == record.id)
-                {
+                if self.by_digest.get(&record.digest).is_some_and(|(id, _)| *id == record.id) {
                     self.by_digest.swap_remove(&record.digest);
                 }
             }
             self.count -= oldest.len();
-            rows.push(Row::Dedupe {
-                index: *index,
-                records: None,
-            });
+            rows.push(Row::Dedupe { index: *index, records: None });
             self.by_entry.pop_front();
         }
         cut
@@ -109,12 +95,7 @@ mod tests {
     use super::*;
 
     fn record(n: u8, time_ms: i64) -> DedupeRecord {
-        DedupeRecord {
-            digest: n.into(),
-            id: n.into(),
-            seq: n.into(),
-            time_ms,
-        }
+        DedupeRecord { digest: n.into(), id: n.into(), seq: n.into(), time_ms }
     }
 
     #[test]
@@ -134,10 +115,7 @@ mod tests {
         }
         assert_eq!(dedupe.find(1), None);
         assert_eq!(dedupe.find(2), Some((2, 2)));
-        assert_eq!(
-            dedupe.close_entry(9, Vec::new(), 104, (3, 100), &mut rows),
-            0
-        );
+        assert_eq!(dedupe.close_entry(9, Vec::new(), 104, (3, 100), &mut rows), 0);
         assert_eq!((dedupe.find(3), dedupe.find(4)), (None, Some((4, 4))));
     }
 
@@ -147,13 +125,7 @@ mod tests {
         let mut rows = Vec::new();
         for n in 1..=9u8 {
             dedupe.insert(&record(n, n.into()));
-            dedupe.close_entry(
-                n.into(),
-                vec![record(n, n.into())],
-                n.into(),
-                (4, 100),
-                &mut rows,
-            );
+            dedupe.close_entry(n.into(), vec![record(n, n.into())], n.into(), (4, 100), &mut rows);
         }
         let mut kept = std::collections::BTreeMap::new();
         for row in rows {

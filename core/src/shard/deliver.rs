@@ -64,14 +64,7 @@ impl Shard {
             None => match message.channel.command_base() {
                 Some(base) => {
                     let to = self.shard_of(&base.id);
-                    return self.send(
-                        to,
-                        Envelope::FanOut {
-                            message,
-                            base,
-                            except,
-                        },
-                    );
+                    return self.send(to, Envelope::FanOut { message, base, except });
                 }
                 None => match self.channels.get(&message.channel) {
                     Some(channel) => channel.plan(slots, shards),
@@ -95,11 +88,7 @@ impl Shard {
         } else {
             let again = || {
                 let (message, base) = (message.clone(), base.clone());
-                Waiting::Envelope(Box::new(Envelope::FanOut {
-                    message,
-                    base,
-                    except,
-                }))
+                Waiting::Envelope(Box::new(Envelope::FanOut { message, base, except }))
             };
             match self.channels.get_or_wait(&base, again) {
                 Found::Ready(channel) => channel.plan(slots, shards),
@@ -113,14 +102,7 @@ impl Shard {
     fn deliver_to(&mut self, message: SharedMessage, plan: &Plan, except: Option<ConnId>) {
         for (home, uids) in plan.iter() {
             let (message, uids) = (message.clone(), uids.clone());
-            self.send(
-                *home,
-                Envelope::Deliver {
-                    message,
-                    uids,
-                    except,
-                },
-            );
+            self.send(*home, Envelope::Deliver { message, uids, except });
         }
     }
 
@@ -131,12 +113,7 @@ impl Shard {
         uids: Arc<[Name]>,
         except: Option<ConnId>,
     ) {
-        self.jobs.push_back(Job {
-            message,
-            uids,
-            next: 0,
-            except,
-        });
+        self.jobs.push_back(Job { message, uids, next: 0, except });
     }
 
     /// Works through the jobs in order, a bounded part per step.
@@ -208,11 +185,7 @@ impl Shard {
                 }
                 let message = message.clone();
                 let pushed_ms = self.now.mono_ms;
-                live.unacked.push_back(Unacked {
-                    message,
-                    pushed_ms,
-                    tries: 0,
-                });
+                live.unacked.push_back(Unacked { message, pushed_ms, tries: 0 });
             }
         }
     }
@@ -227,11 +200,7 @@ impl Shard {
             let Some(live) = entry.link.session.live_mut() else {
                 continue;
             };
-            if live
-                .unacked
-                .front()
-                .is_none_or(|first| first.pushed_ms + retry_ms > now)
-            {
+            if live.unacked.front().is_none_or(|first| first.pushed_ms + retry_ms > now) {
                 continue;
             }
             let mut waiting = std::mem::take(&mut live.unacked);
@@ -254,8 +223,7 @@ impl Shard {
                 }
                 kept.push_back(unacked);
             }
-            kept.make_contiguous()
-                .sort_by_key(|unacked| unacked.pushed_ms);
+            kept.make_contiguous().sort_by_key(|unacked| unacked.pushed_ms);
             live.unacked = kept;
         }
     }
@@ -302,21 +270,13 @@ fn write_recv(
     shared: &mut Shared,
 ) -> Option<usize> {
     let own = live.uid == message.from;
-    let form = SharedForm {
-        json: live.json,
-        version: live.version,
-        framing: live.framing,
-        own,
-    };
+    let form = SharedForm { json: live.json, version: live.version, framing: live.framing, own };
     let sharable = live.cipher.is_none() && message.channel.kind != kind::PERSON;
     if sharable
         && let Some((last, range)) = &shared.last
         && *last == form
     {
-        out.effects.push(crate::effect::Effect::Write {
-            conn,
-            range: range.clone(),
-        });
+        out.effects.push(crate::effect::Effect::Write { conn, range: range.clone() });
         return Some(range.len());
     }
     let mut flags = Flags::from_bits(message.flags);
@@ -327,11 +287,7 @@ fn write_recv(
     let head = RecvHead {
         flags,
         setting: message.setting,
-        from_uid: if &*message.from == SYSTEM_UID {
-            ""
-        } else {
-            &message.from
-        },
+        from_uid: if &*message.from == SYSTEM_UID { "" } else { &message.from },
         channel_id: shown_channel(message, &live.uid),
         channel_type: message.channel.kind,
         expire: message.expire,

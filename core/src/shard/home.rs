@@ -25,11 +25,7 @@ impl Shard {
     /// A session asks to be let in.
     pub(super) fn on_login(&mut self, login: Box<Login>) {
         let conn = login.conn;
-        let refuse = |outcome| Envelope::LoggedIn {
-            conn,
-            outcome: Err(outcome),
-            send_ban: false,
-        };
+        let refuse = |outcome| Envelope::LoggedIn { conn, outcome: Err(outcome), send_ban: false };
         let slot = SlotId::of(&login.uid, self.settings.slot_count);
         if !self.leads(slot) {
             return self.send(conn.shard(), refuse(Code::SystemError));
@@ -66,23 +62,10 @@ impl Shard {
         if info.ban {
             return self.send(conn.shard(), refuse(Code::Ban));
         }
-        let Login {
-            uid,
-            device_flag,
-            device_id,
-            ..
-        } = *login;
+        let Login { uid, device_flag, device_id, .. } = *login;
         self.end_conflicting(&uid, device_flag, &device_id, level);
-        self.directory.entry(uid).or_default().push(Presence {
-            conn,
-            device_flag,
-            device_id,
-        });
-        let welcome = Envelope::LoggedIn {
-            conn,
-            outcome: Ok(level),
-            send_ban: info.send_ban,
-        };
+        self.directory.entry(uid).or_default().push(Presence { conn, device_flag, device_id });
+        let welcome = Envelope::LoggedIn { conn, outcome: Ok(level), send_ban: info.send_ban };
         self.send(conn.shard(), welcome);
     }
 
@@ -103,9 +86,7 @@ impl Shard {
 
     /// Ends every session of a device with a DISCONNECT.
     pub(super) fn kick_device(&mut self, uid: &Name, device_flag: u8, text: &Name) {
-        self.end_sessions(uid, |old| {
-            (old.device_flag == device_flag).then(|| Some(text.clone()))
-        });
+        self.end_sessions(uid, |old| (old.device_flag == device_flag).then(|| Some(text.clone())));
     }
 
     /// Ends the sessions for which `how` gives the text of a DISCONNECT, or none.
@@ -149,10 +130,7 @@ impl Shard {
         };
         let conns: Vec<ConnId> = sessions.iter().map(|session| session.conn).collect();
         let personal = ChannelId::from(channel);
-        let banned = self
-            .channels
-            .get(&personal)
-            .is_some_and(|c| c.info().send_ban);
+        let banned = self.channels.get(&personal).is_some_and(|c| c.info().send_ban);
         for conn in conns {
             self.send(conn.shard(), Envelope::SendBan { conn, banned });
         }

@@ -23,13 +23,7 @@ impl MessageIds {
         let node = i64::try_from(node.0).unwrap_or(0) & ((1 << NODE_BITS) - 1);
         let first = i64::from(shard.0);
         let stride = i64::from(shard_count.max(1));
-        Self {
-            node,
-            first,
-            stride,
-            last_ms: 0,
-            counter: first,
-        }
+        Self { node, first, stride, last_ms: 0, counter: first }
     }
 
     pub(crate) fn next(&mut self, unix_ms: i64) -> i64 {

@@ -88,8 +88,6 @@ pub struct Shard {
     /// Questions to other slots, by number: the channel whose gate waits.
     questions: Map<u64, ChannelId>,
     next_question: u64,
-    /// Outbox rows that are in this shard's accumulators: by (source, index), the target.
-    outbox_targets: Map<(SlotId, u64), SlotId>,
     /// Bytes handed to the state lane that it has not taken over.
     state_queue_size: usize,
 
@@ -133,7 +131,6 @@ impl Shard {
             next_read: 0,
             questions: Map::default(),
             next_question: 0,
-            outbox_targets: Map::default(),
             state_queue_size: 0,
             jobs: VecDeque::new(),
             targets: Vec::new(),
@@ -170,14 +167,10 @@ impl Shard {
         self.flush_slots();
         self.handle_local();
         let size_max = self.settings.cache_size_max / 2;
-        self.channels
-            .shrink(size_max, |channel| !channel.gate.is_empty());
+        self.channels.shrink(size_max, |channel| !channel.gate.is_empty());
         self.users.shrink(size_max, |_| false);
         std::mem::swap(&mut self.out, outbox);
-        Stepped {
-            more: !self.jobs.is_empty(),
-            wake_at_ms: self.wake_at_ms(),
-        }
+        Stepped { more: !self.jobs.is_empty(), wake_at_ms: self.wake_at_ms() }
     }
 
     /// Whether nothing waits here: no send or change without its answer. For [`Event::Drain`].
@@ -198,8 +191,7 @@ impl Shard {
             Event::SlotOpened { slot, rows } => {
                 self.slots.insert(slot, Slot::new(*rows));
                 let slot_count = self.settings.slot_count;
-                self.channels
-                    .forget(|channel| channel.slot(slot_count) == slot);
+                self.channels.forget(|channel| channel.slot(slot_count) == slot);
                 self.users.forget(|uid| SlotId::of(uid, slot_count) == slot);
             }
             Event::Leading { slot, leading } => {
@@ -226,20 +218,11 @@ impl Shard {
     fn on_envelope(&mut self, envelope: Envelope) {
         match envelope {
             Envelope::Send(task) => self.on_send(task),
-            Envelope::Sent {
-                origin,
-                message_id,
-                seq,
-                code,
-            } => {
+            Envelope::Sent { origin, message_id, seq, code } => {
                 self.on_sent(origin, message_id, seq, code);
             }
             Envelope::Login(login) => self.on_login(login),
-            Envelope::LoggedIn {
-                conn,
-                outcome,
-                send_ban,
-            } => {
+            Envelope::LoggedIn { conn, outcome, send_ban } => {
                 self.on_logged_in(conn, outcome, send_ban);
             }
             Envelope::Left { conn, uid } => self.on_left(conn, &uid),
@@ -247,38 +230,17 @@ impl Shard {
             Envelope::SendBan { conn, banned } => self.on_send_ban(conn, banned),
             Envelope::Ask { from, id, question } => self.on_ask(from, id, question),
             Envelope::Answer { id, code } => self.on_answer(id, code),
-            Envelope::Deliver {
-                message,
-                uids,
-                except,
-            } => self.on_deliver(message, uids, except),
-            Envelope::FanOut {
-                message,
-                base,
-                except,
-            } => self.on_fan_out(message, base, except),
+            Envelope::Deliver { message, uids, except } => self.on_deliver(message, uids, except),
+            Envelope::FanOut { message, base, except } => self.on_fan_out(message, base, except),
             Envelope::Push { message, conns } => self.push(&message, &conns),
-            Envelope::Request {
-                from,
-                token,
-                request,
-            } => {
+            Envelope::Request { from, token, request } => {
                 self.on_shard_request(from, token, *request);
             }
             Envelope::Reply { token, reply } => self.on_reply(token, *reply),
-            Envelope::Outbox {
-                source,
-                target,
-                index,
-                changes,
-            } => {
+            Envelope::Outbox { source, target, index, changes } => {
                 self.on_outbox(source, target, index, changes);
             }
-            Envelope::OutboxTaken {
-                source,
-                target,
-                index,
-            } => {
+            Envelope::OutboxTaken { source, target, index } => {
                 self.on_outbox_taken(source, target, index);
             }
         }
@@ -320,10 +282,7 @@ impl Shard {
         });
         let housekeeping = busy.then_some(self.next_housekeeping_ms);
         let retry = (self.session_count > 0).then_some(self.next_retry_scan_ms);
-        [silence, request, housekeeping, retry]
-            .into_iter()
-            .flatten()
-            .min()
+        [silence, request, housekeeping, retry].into_iter().flatten().min()
     }
 
     /// Sends an envelope; one for this shard is handled before the next event.
@@ -336,10 +295,7 @@ impl Shard {
     }
 
     fn shard_of(&self, id: &str) -> ShardId {
-        ShardId::of(
-            SlotId::of(id, self.settings.slot_count),
-            self.settings.shard_count,
-        )
+        ShardId::of(SlotId::of(id, self.settings.slot_count), self.settings.shard_count)
     }
 
     fn leads(&self, slot: SlotId) -> bool {
@@ -360,11 +316,7 @@ impl Shard {
 
     /// Most topics and stream numbers are empty: one allocation serves all of them.
     fn short_name(&self, text: &str) -> Name {
-        if text.is_empty() {
-            self.empty.clone()
-        } else {
-            text.into()
-        }
+        if text.is_empty() { self.empty.clone() } else { text.into() }
     }
 
     fn server_key(&mut self) -> Arc<ServerKey> {
@@ -388,11 +340,7 @@ impl Shard {
             sessions: self.session_count,
             online_users: count(self.directory.len()),
             unacked: self.conns.iter().flatten().fold(0, |sum, entry| {
-                sum + entry
-                    .link
-                    .session
-                    .live()
-                    .map_or(0, |live| count(live.unacked.len()))
+                sum + entry.link.session.live().map_or(0, |live| count(live.unacked.len()))
             }),
             slots_leading: count(self.slots.values().filter(|slot| slot.leading).count()),
             channels_cached: count(self.channels.count()),

@@ -31,9 +31,7 @@ impl Shard {
             let changes = match decode_changes(row) {
                 Ok(changes) => changes,
                 Err(error) => {
-                    self.warn(format!(
-                        "{source}: outbox row {index} does not decode: {error}"
-                    ));
+                    self.warn(format!("{source}: outbox row {index} does not decode: {error}"));
                     Vec::new()
                 }
             };
@@ -49,20 +47,10 @@ impl Shard {
         changes: Vec<ConversationChange>,
     ) {
         if let Some(state) = self.slots.get_mut(&source) {
-            state
-                .sending
-                .insert(target, (index, self.now.mono_ms + RESEND_MS));
+            state.sending.insert(target, (index, self.now.mono_ms + RESEND_MS));
         }
         let to = crate::id::ShardId::of(target, self.settings.shard_count);
-        self.send(
-            to,
-            Envelope::Outbox {
-                source,
-                target,
-                index,
-                changes,
-            },
-        );
+        self.send(to, Envelope::Outbox { source, target, index, changes });
     }
 
     /// A row for a slot of this shard.
@@ -76,30 +64,15 @@ impl Shard {
         if !self.leads(target) {
             return;
         }
-        let command = Command::FromOutbox {
-            source: source.0,
-            index,
-            changes,
-        };
+        let command = Command::FromOutbox { source: source.0, index, changes };
         // When the accumulator is full the source sends the row again.
-        let _ = self.offer(target, vec![(command, Waiter::Outbox { source, index })]);
-        self.outbox_targets.insert((source, index), target);
+        let _ = self.offer(target, vec![(command, Waiter::Outbox { source, target, index })]);
     }
 
     /// A row is committed here: its source may forget it.
-    pub(super) fn outbox_committed(&mut self, source: SlotId, index: u64) {
-        let Some(target) = self.outbox_targets.swap_remove(&(source, index)) else {
-            return;
-        };
+    pub(super) fn outbox_committed(&mut self, source: SlotId, target: SlotId, index: u64) {
         let to = crate::id::ShardId::of(source, self.settings.shard_count);
-        self.send(
-            to,
-            Envelope::OutboxTaken {
-                source,
-                target,
-                index,
-            },
-        );
+        self.send(to, Envelope::OutboxTaken { source, target, index });
     }
 
     /// The target has committed a row of a slot of this shard.
@@ -107,11 +80,7 @@ impl Shard {
         let Some(state) = self.slots.get_mut(&source) else {
             return;
         };
-        if state
-            .sending
-            .get(&target)
-            .is_some_and(|(sent, _)| *sent == index)
-        {
+        if state.sending.get(&target).is_some_and(|(sent, _)| *sent == index) {
             state.sending.swap_remove(&target);
         }
         let taken = state.taken.entry(target).or_insert(index);
@@ -120,11 +89,7 @@ impl Shard {
         if let Some(held) = state.held.get_mut(&index) {
             held.targets.retain(|waiting| *waiting != target);
             if held.targets.is_empty() {
-                answers = state
-                    .held
-                    .remove(&index)
-                    .map(|held| held.answers)
-                    .unwrap_or_default();
+                answers = state.held.remove(&index).map(|held| held.answers).unwrap_or_default();
             }
         }
         for (waiter, outcome) in answers {
@@ -157,13 +122,7 @@ impl Shard {
             let forget: Vec<(Command, Waiter)> = std::mem::take(&mut state.taken)
                 .into_iter()
                 .map(|(target, index)| {
-                    (
-                        Command::OutboxDone {
-                            target: target.0,
-                            index,
-                        },
-                        Waiter::Nobody,
-                    )
+                    (Command::OutboxDone { target: target.0, index }, Waiter::Nobody)
                 })
                 .collect();
             self.send_outbox(slot, &overdue);

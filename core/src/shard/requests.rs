@@ -30,17 +30,9 @@ impl Shard {
             Target::Shard(shard) => shard,
         };
         self.open_requests.insert(token);
-        self.request_deadlines
-            .push_back((self.now.mono_ms + self.settings.request_ms, token));
+        self.request_deadlines.push_back((self.now.mono_ms + self.settings.request_ms, token));
         let from = self.id;
-        self.send(
-            shard,
-            Envelope::Request {
-                from,
-                token,
-                request: Box::new(request),
-            },
-        );
+        self.send(shard, Envelope::Request { from, token, request: Box::new(request) });
     }
 
     /// Answers whoever asked, wherever it waits.
@@ -48,22 +40,14 @@ impl Shard {
         if shard == self.id {
             self.on_reply(token, reply);
         } else {
-            self.send(
-                shard,
-                Envelope::Reply {
-                    token,
-                    reply: Box::new(reply),
-                },
-            );
+            self.send(shard, Envelope::Reply { token, reply: Box::new(reply) });
         }
     }
 
     /// An answer for a caller of this shard. A late one finds nobody.
     pub(super) fn on_reply(&mut self, token: RequestToken, reply: Reply) {
         if self.open_requests.swap_remove(&token) {
-            self.out
-                .effects
-                .push(crate::effect::Effect::Reply { token, reply });
+            self.out.effects.push(crate::effect::Effect::Reply { token, reply });
         }
     }
 
@@ -90,114 +74,58 @@ impl Shard {
     ) {
         let caller = Caller { from, token };
         match request {
-            Request::WriteChannel {
-                channel,
-                info,
-                reset,
-                members,
-            } => {
+            Request::WriteChannel { channel, info, reset, members } => {
                 let list = List::Members;
-                let mut commands = vec![Command::SetInfo {
-                    channel: (&channel).into(),
-                    info,
-                }];
+                let mut commands = vec![Command::SetInfo { channel: (&channel).into(), info }];
                 if reset {
                     let change = ListChange::Clear;
                     let uids = Vec::new();
                     let channel = (&channel).into();
-                    commands.push(Command::ChangeList {
-                        channel,
-                        list,
-                        change,
-                        uids,
-                    });
+                    commands.push(Command::ChangeList { channel, list, change, uids });
                 }
                 if !members.is_empty() {
                     let change = ListChange::Add;
                     let channel = (&channel).into();
-                    commands.push(Command::ChangeList {
-                        channel,
-                        list,
-                        change,
-                        uids: members,
-                    });
+                    commands.push(Command::ChangeList { channel, list, change, uids: members });
                 }
                 self.propose_for(caller, &channel.id, commands);
             }
             Request::Disband { channel } => {
-                let command = Command::Disband {
-                    channel: (&channel).into(),
-                };
+                let command = Command::Disband { channel: (&channel).into() };
                 self.propose_for(caller, &channel.id, vec![command]);
             }
-            Request::ChangeList {
-                channel,
-                list,
-                change,
-                uids,
-            } => {
+            Request::ChangeList { channel, list, change, uids } => {
                 let id = channel.id.clone();
                 let channel = (&channel).into();
-                let command = Command::ChangeList {
-                    channel,
-                    list,
-                    change,
-                    uids,
-                };
+                let command = Command::ChangeList { channel, list, change, uids };
                 self.propose_for(caller, &id, vec![command]);
             }
             Request::ReadList { channel, list } => {
                 let reply = |c: &Channel| {
-                    Reply::List(
-                        c.list(list)
-                            .iter()
-                            .map(|(uid, ms)| (uid.clone(), *ms))
-                            .collect(),
-                    )
+                    Reply::List(c.list(list).iter().map(|(uid, ms)| (uid.clone(), *ms)).collect())
                 };
-                let again = Request::ReadList {
-                    channel: channel.clone(),
-                    list,
-                };
+                let again = Request::ReadList { channel: channel.clone(), list };
                 self.answer_from_channel(caller, channel, again, reply);
             }
             Request::ReadInfo { channel } => {
-                let again = Request::ReadInfo {
-                    channel: channel.clone(),
-                };
+                let again = Request::ReadInfo { channel: channel.clone() };
                 self.answer_from_channel(caller, channel, again, |c| Reply::Info(c.info));
             }
             Request::LastSeq { channel } => {
-                let again = Request::LastSeq {
-                    channel: channel.clone(),
-                };
+                let again = Request::LastSeq { channel: channel.clone() };
                 self.answer_from_channel(caller, channel, again, |c| Reply::LastSeq(c.last_seq));
             }
             Request::Send(send) => self.send_for(caller, *send),
-            Request::Messages {
-                channel,
-                first,
-                last,
-                count_max,
-                from_start,
-            } => {
+            Request::Messages { channel, first, last, count_max, from_start } => {
                 let slot = channel.slot(self.settings.slot_count);
                 if self.leads_or_fails(caller, slot) {
-                    let read = Read::Messages {
-                        channel,
-                        first,
-                        last,
-                        count_max,
-                        from_start,
-                    };
+                    let read = Read::Messages { channel, first, last, count_max, from_start };
                     self.read(slot, read, Purpose::Api { shard: from, token });
                 }
             }
             Request::Digests { uid, items } => {
-                let slots: Vec<SlotId> = items
-                    .iter()
-                    .map(|i| i.channel.slot(self.settings.slot_count))
-                    .collect();
+                let slots: Vec<SlotId> =
+                    items.iter().map(|i| i.channel.slot(self.settings.slot_count)).collect();
                 let Some(slot) = slots.first().copied() else {
                     return self.reply(from, token, Reply::Digests(Vec::new()));
                 };
@@ -208,12 +136,7 @@ impl Shard {
                     self.reply(from, token, Reply::Failed(Failure::NoLeader));
                 }
             }
-            Request::SetToken {
-                uid,
-                device_flag,
-                device_level,
-                token: secret,
-            } => {
+            Request::SetToken { uid, device_flag, device_level, token: secret } => {
                 self.set_token(caller, uid, device_flag, device_level, secret);
             }
             Request::QuitDevices { uid, device_flags } => {
@@ -224,10 +147,7 @@ impl Shard {
                 for uid in uids {
                     for session in self.directory.get(&uid).into_iter().flatten() {
                         let device_flag = session.device_flag;
-                        items.push(OnlineItem {
-                            uid: uid.clone(),
-                            device_flag,
-                        });
+                        items.push(OnlineItem { uid: uid.clone(), device_flag });
                     }
                 }
                 self.reply(from, token, Reply::Online(items));
@@ -275,14 +195,9 @@ impl Shard {
         if !self.leads_or_fails(caller, slot) {
             return;
         }
-        let waiter = Waiter::Api {
-            shard: caller.from,
-            token: caller.token,
-        };
-        let mut offered: Vec<(Command, Waiter)> = commands
-            .into_iter()
-            .map(|command| (command, Waiter::Nobody))
-            .collect();
+        let waiter = Waiter::Api { shard: caller.from, token: caller.token };
+        let mut offered: Vec<(Command, Waiter)> =
+            commands.into_iter().map(|command| (command, Waiter::Nobody)).collect();
         offered.push((last, waiter));
         if self.offer(slot, offered).is_err() {
             self.reply(caller.from, caller.token, Reply::Failed(Failure::Busy));
@@ -297,11 +212,7 @@ impl Shard {
         action: ConversationAction,
     ) {
         let id = uid.clone();
-        let change = ConversationChange {
-            uid,
-            channel: channel.into(),
-            action,
-        };
+        let change = ConversationChange { uid, channel: channel.into(), action };
         self.propose_for(caller, &id, vec![Command::Conversation(change)]);
     }
 
@@ -357,16 +268,8 @@ impl Shard {
             shown: send.shown,
             payload: send.payload,
         };
-        let origin = Origin::Api {
-            shard: caller.from,
-            token: caller.token,
-        };
-        let task = SendTask {
-            message,
-            recipients: send.recipients,
-            trusted: true,
-            origin,
-        };
+        let origin = Origin::Api { shard: caller.from, token: caller.token };
+        let task = SendTask { message, recipients: send.recipients, trusted: true, origin };
         self.on_send(Box::new(task));
     }
 
@@ -418,15 +321,11 @@ impl Shard {
         if !self.leads_or_fails(caller, slot) {
             return;
         }
-        let again = Request::QuitDevices {
-            uid: uid.clone(),
-            device_flags: flags.clone(),
-        };
+        let again = Request::QuitDevices { uid: uid.clone(), device_flags: flags.clone() };
         let registered: Vec<u8> = match self.users.get_or_wait(&uid, || caller.again(again)) {
-            Found::Ready(user) => flags
-                .into_iter()
-                .filter(|flag| user.device(*flag).is_some())
-                .collect(),
+            Found::Ready(user) => {
+                flags.into_iter().filter(|flag| user.device(*flag).is_some()).collect()
+            }
             Found::Loading => return,
             Found::Missing => return self.load_user(uid),
         };
@@ -443,15 +342,7 @@ impl Shard {
                 };
                 let caller = (place == count).then_some((caller.from, caller.token));
                 let kick = Some("".into());
-                (
-                    command,
-                    Waiter::Token {
-                        caller,
-                        uid: uid.clone(),
-                        device_flag,
-                        kick,
-                    },
-                )
+                (command, Waiter::Token { caller, uid: uid.clone(), device_flag, kick })
             })
             .collect();
         if commands.is_empty() {
@@ -473,10 +364,6 @@ impl Caller {
     /// The request, to be handled again when what it needs is loaded.
     fn again(self, request: Request) -> Waiting {
         let Self { from, token } = self;
-        Waiting::Envelope(Box::new(Envelope::Request {
-            from,
-            token,
-            request: Box::new(request),
-        }))
+        Waiting::Envelope(Box::new(Envelope::Request { from, token, request: Box::new(request) }))
     }
 }

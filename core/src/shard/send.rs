@@ -54,11 +54,7 @@ impl Shard {
                 if channel.gate.is_empty() {
                     self.decided(task, code);
                 } else {
-                    channel.gate.push_back(Gated {
-                        task,
-                        question: None,
-                        verdict: Some(code),
-                    });
+                    channel.gate.push_back(Gated { task, question: None, verdict: Some(code) });
                 }
             }
             Verdict::Ask(question) => self.ask(&channel_id, task, question),
@@ -80,10 +76,7 @@ impl Shard {
             return Verdict::Now(Code::Success);
         }
         if channel_id.kind == kind::PERSON {
-            let base = channel_id
-                .id
-                .strip_suffix(COMMAND_SUFFIX)
-                .unwrap_or(&channel_id.id);
+            let base = channel_id.id.strip_suffix(COMMAND_SUFFIX).unwrap_or(&channel_id.id);
             let receiver = person_peer(base, sender);
             if receiver == SYSTEM_UID {
                 return Verdict::Now(Code::Success);
@@ -102,10 +95,9 @@ impl Shard {
         }
         match channel_id.command_base() {
             Some(base) if passes_without_lists(&base, sender, false) => Verdict::Now(Code::Success),
-            Some(base) => Verdict::Ask(Question::Member {
-                sender: message.from.clone(),
-                channel: base,
-            }),
+            Some(base) => {
+                Verdict::Ask(Question::Member { sender: message.from.clone(), channel: base })
+            }
             None => Verdict::Now(channel.check_member(sender)),
         }
     }
@@ -120,11 +112,7 @@ impl Shard {
         let Some(channel) = self.channels.get(channel_id) else {
             return;
         };
-        channel.gate.push_back(Gated {
-            task,
-            question: Some(id),
-            verdict: None,
-        });
+        channel.gate.push_back(Gated { task, question: Some(id), verdict: None });
         self.questions.insert(id, channel_id.clone());
         let from = self.id;
         self.send(to, Envelope::Ask { from, id, question });
@@ -138,33 +126,21 @@ impl Shard {
         };
         let slot = channel_id.slot(self.settings.slot_count);
         if !self.leads(slot) {
-            self.send(
-                from,
-                Envelope::Answer {
-                    id,
-                    code: Code::SystemError,
-                },
-            );
+            self.send(from, Envelope::Answer { id, code: Code::SystemError });
             return;
         }
-        let again = || Envelope::Ask {
-            from,
-            id,
-            question: question.clone(),
-        };
-        let code = match self
-            .channels
-            .get_or_wait(&channel_id, || Waiting::Envelope(Box::new(again())))
-        {
-            Found::Loading => return,
-            Found::Missing => return self.load_channel(channel_id),
-            Found::Ready(channel) => match &question {
-                Question::Person { sender, .. } => {
-                    channel.check_person(sender, self.settings.person_allow_off)
-                }
-                Question::Member { sender, .. } => channel.check_member(sender),
-            },
-        };
+        let again = || Envelope::Ask { from, id, question: question.clone() };
+        let code =
+            match self.channels.get_or_wait(&channel_id, || Waiting::Envelope(Box::new(again()))) {
+                Found::Loading => return,
+                Found::Missing => return self.load_channel(channel_id),
+                Found::Ready(channel) => match &question {
+                    Question::Person { sender, .. } => {
+                        channel.check_person(sender, self.settings.person_allow_off)
+                    }
+                    Question::Member { sender, .. } => channel.check_member(sender),
+                },
+            };
         self.send(from, Envelope::Answer { id, code });
     }
 
@@ -178,11 +154,7 @@ impl Shard {
             if let Some(gated) = channel.gate.iter_mut().find(|g| g.question == Some(id)) {
                 gated.verdict = Some(code);
             }
-            while channel
-                .gate
-                .front()
-                .is_some_and(|gated| gated.verdict.is_some())
-            {
+            while channel.gate.front().is_some_and(|gated| gated.verdict.is_some()) {
                 decided.extend(channel.gate.pop_front());
             }
         }
@@ -197,12 +169,7 @@ impl Shard {
             self.refuse_send(&task, code);
             return;
         }
-        let SendTask {
-            mut message,
-            recipients,
-            origin,
-            ..
-        } = *task;
+        let SendTask { mut message, recipients, origin, .. } = *task;
         if !message.is_stored() {
             message.timestamp = self.now.unix_ms.div_euclid(1000);
             let id = message.id;
@@ -248,26 +215,10 @@ impl Shard {
     pub(super) fn answer_send(&mut self, origin: Origin, message_id: i64, seq: u64, code: Code) {
         match origin {
             Origin::Session { conn, .. } => {
-                self.send(
-                    conn.shard(),
-                    Envelope::Sent {
-                        origin,
-                        message_id,
-                        seq,
-                        code,
-                    },
-                );
+                self.send(conn.shard(), Envelope::Sent { origin, message_id, seq, code });
             }
             Origin::Api { shard, token } => {
-                self.reply(
-                    shard,
-                    token,
-                    Reply::Sent {
-                        message_id,
-                        seq,
-                        code,
-                    },
-                );
+                self.reply(shard, token, Reply::Sent { message_id, seq, code });
             }
         }
     }
@@ -284,10 +235,7 @@ impl Shard {
         let Some(state) = self.slots.get_mut(&slot) else {
             return Err(last_waiter(commands));
         };
-        let size: usize = commands
-            .iter()
-            .map(|(command, _)| command_size(command))
-            .sum();
+        let size: usize = commands.iter().map(|(command, _)| command_size(command)).sum();
         let full = state.accumulated_size + size > size_max && state.accumulated_size > 0;
         if full || store_is_behind {
             self.vars.shed += 1;
@@ -325,33 +273,19 @@ impl Shard {
         let mut batch = std::mem::take(&mut state.accumulator);
         state.accumulated_size = 0;
         for (target, index) in std::mem::take(&mut state.taken) {
-            batch.commands.push(Command::OutboxDone {
-                target: target.0,
-                index,
-            });
+            batch.commands.push(Command::OutboxDone { target: target.0, index });
             batch.waiters.push(Waiter::Nobody);
         }
         state.next_proposal += 1;
         let number = state.next_proposal;
-        let head = EntryHead {
-            proposer: self.proposer,
-            proposal: number,
-            time_ms: self.now.unix_ms,
-        };
+        let head =
+            EntryHead { proposer: self.proposer, proposal: number, time_ms: self.now.unix_ms };
         match encode_entry(head, &batch.commands) {
             Ok(entry) => {
                 self.vars.proposals += 1;
                 let deadline_ms = self.now.mono_ms + self.settings.request_ms;
-                state.proposals.push_back(Proposal {
-                    number,
-                    batch,
-                    deadline_ms,
-                });
-                self.out.effects.push(Effect::Propose {
-                    slot,
-                    proposal: number,
-                    entry,
-                });
+                state.proposals.push_back(Proposal { number, batch, deadline_ms });
+                self.out.effects.push(Effect::Propose { slot, proposal: number, entry });
             }
             Err(error) => {
                 self.warn(format!("{slot}: an entry cannot be encoded: {error}"));
@@ -387,10 +321,7 @@ impl Shard {
                 self.answer_send(origin, message_id, seq, Code::Success);
             }
             (
-                Waiter::Send {
-                    origin: Origin::Api { shard, token },
-                    ..
-                },
+                Waiter::Send { origin: Origin::Api { shard, token }, .. },
                 Outcome::Failed(failure),
             ) => {
                 self.reply(shard, token, Reply::Failed(failure));
@@ -401,15 +332,7 @@ impl Shard {
             (Waiter::Api { shard, token }, outcome) => {
                 self.reply(shard, token, outcome.into_reply());
             }
-            (
-                Waiter::Token {
-                    caller,
-                    uid,
-                    device_flag,
-                    kick,
-                },
-                outcome,
-            ) => {
+            (Waiter::Token { caller, uid, device_flag, kick }, outcome) => {
                 if let (Outcome::Done, Some(text)) = (&outcome, kick) {
                     self.kick_device(&uid, device_flag, &text);
                 }
@@ -417,8 +340,8 @@ impl Shard {
                     self.reply(shard, token, outcome.into_reply());
                 }
             }
-            (Waiter::Outbox { source, index }, Outcome::Done | Outcome::Sent { .. }) => {
-                self.outbox_committed(source, index);
+            (Waiter::Outbox { source, target, index }, Outcome::Done | Outcome::Sent { .. }) => {
+                self.outbox_committed(source, target, index);
             }
             // The source sends the row again.
             (Waiter::Outbox { .. }, Outcome::Failed(_)) => {}
@@ -427,8 +350,5 @@ impl Shard {
 }
 
 fn last_waiter(commands: Vec<(Command, Waiter)>) -> Waiter {
-    commands
-        .into_iter()
-        .next_back()
-        .map_or(Waiter::Nobody, |(_, waiter)| waiter)
+    commands.into_iter().next_back().map_or(Waiter::Nobody, |(_, waiter)| waiter)
 }

@@ -11,7 +11,7 @@ use crate::{
     effect::Committed,
     entry::{Command, ConversationChange},
     envelope::Origin,
-    id::{LogId, Name, ShardId, SlotId},
+    id::{ChannelId, LogId, Name, ShardId, SlotId},
     map::Map,
     request::{Failure, Reply, RequestToken},
     row::SlotRows,
@@ -38,7 +38,7 @@ pub(crate) enum Waiter {
         kick: Option<Name>,
     },
     /// Another slot's outbox.
-    Outbox { source: SlotId, index: u64 },
+    Outbox { source: SlotId, target: SlotId, index: u64 },
 }
 
 /// What became of a command.
@@ -57,11 +57,7 @@ impl Outcome {
     pub(crate) fn into_reply(self) -> Reply {
         match self {
             Self::Done => Reply::Done,
-            Self::Sent { message_id, seq } => Reply::Sent {
-                message_id,
-                seq,
-                code: Code::Success,
-            },
+            Self::Sent { message_id, seq } => Reply::Sent { message_id, seq, code: Code::Success },
             Self::Failed(failure) => Reply::Failed(failure),
         }
     }
@@ -94,6 +90,8 @@ pub(crate) struct Applying {
 /// Answers that wait until other slots have committed what an entry sent them.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
+    /// Channels whose first message is among the answers: later ones do not overtake it.
+    pub(crate) channels: Vec<ChannelId>,
     pub(crate) targets: Vec<SlotId>,
     pub(crate) answers: Vec<(Waiter, Outcome)>,
 }
@@ -176,10 +174,7 @@ impl Slot {
 /// About how many bytes a command takes in an entry.
 pub(crate) fn command_size(command: &Command) -> usize {
     let changes_size = |changes: &[ConversationChange]| {
-        changes
-            .iter()
-            .map(|c| 64 + c.uid.len() + c.channel.id.len())
-            .sum::<usize>()
+        changes.iter().map(|c| 64 + c.uid.len() + c.channel.id.len()).sum::<usize>()
     };
     match command {
         Command::Message(m) => 160 + m.payload.len() + m.channel.id.len() + m.from.len(),

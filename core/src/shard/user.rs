@@ -35,21 +35,14 @@ impl User {
 
     pub(crate) fn set_device(&mut self, flag: u8, device: Device, rows: &mut Vec<Row>) {
         self.devices.insert(flag, device.clone());
-        rows.push(Row::Device {
-            uid: self.uid.clone(),
-            device_flag: flag,
-            device,
-        });
+        rows.push(Row::Device { uid: self.uid.clone(), device_flag: flag, device });
     }
 
     /// Every conversation, the one touched last first; of those touched in the same millisecond,
     /// the younger first.
     pub(crate) fn conversations(&self) -> Vec<(ChannelId, Conversation)> {
-        let mut list: Vec<_> = self
-            .conversations
-            .iter()
-            .map(|(c, row)| (c.clone(), *row))
-            .collect();
+        let mut list: Vec<_> =
+            self.conversations.iter().map(|(c, row)| (c.clone(), *row)).collect();
         list.sort_by(|(a_id, a), (b_id, b)| {
             (b.updated_ms, b.created_ms, b_id).cmp(&(a.updated_ms, a.created_ms, a_id))
         });
@@ -65,19 +58,15 @@ impl User {
         rows: &mut Vec<Row>,
     ) {
         let old = self.conversations.get(channel).copied();
-        let fresh = Conversation {
-            created_ms: time_ms,
-            ..Conversation::default()
-        };
+        let fresh = Conversation { created_ms: time_ms, ..Conversation::default() };
         let new = match (action, old) {
             (ConversationAction::OpenIfAbsent { .. }, Some(_)) => return,
             (ConversationAction::OpenIfAbsent { read_to }, None) => {
                 Some(Conversation { read_to, ..fresh })
             }
-            (ConversationAction::Reopen { read_to }, old) => Some(Conversation {
-                read_to,
-                ..old.unwrap_or(fresh)
-            }),
+            (ConversationAction::Reopen { read_to }, old) => {
+                Some(Conversation { read_to, ..old.unwrap_or(fresh) })
+            }
             (ConversationAction::ReadTo { read_to }, old) => {
                 let old = old.unwrap_or(fresh);
                 if read_to <= old.read_to {
@@ -85,17 +74,13 @@ impl User {
                 }
                 Some(Conversation { read_to, ..old })
             }
-            (ConversationAction::DeleteTo { seq }, Some(old)) => Some(Conversation {
-                deleted_to: seq.max(old.deleted_to),
-                ..old
-            }),
+            (ConversationAction::DeleteTo { seq }, Some(old)) => {
+                Some(Conversation { deleted_to: seq.max(old.deleted_to), ..old })
+            }
             (ConversationAction::DeleteTo { .. } | ConversationAction::Remove, None) => return,
             (ConversationAction::Remove, Some(_)) => None,
         };
-        let new = new.map(|row| Conversation {
-            updated_ms: time_ms,
-            ..row
-        });
+        let new = new.map(|row| Conversation { updated_ms: time_ms, ..row });
         match new {
             Some(row) => {
                 self.conversations.insert(channel.clone(), row);
@@ -128,11 +113,8 @@ mod tests {
     #[test]
     fn a_read_position_never_moves_back() {
         use ConversationAction::{OpenIfAbsent, ReadTo, Reopen};
-        let row = after(&[
-            OpenIfAbsent { read_to: 0 },
-            ReadTo { read_to: 7 },
-            ReadTo { read_to: 3 },
-        ]);
+        let row =
+            after(&[OpenIfAbsent { read_to: 0 }, ReadTo { read_to: 7 }, ReadTo { read_to: 3 }]);
         assert_eq!(row.map(|r| (r.read_to, r.updated_ms)), Some((7, 2)));
         assert_eq!(after(&[ReadTo { read_to: 0 }]), None);
         assert_eq!(
@@ -145,11 +127,7 @@ mod tests {
     fn deleting_needs_a_row_and_survives_reopening() {
         use ConversationAction::{DeleteTo, Reopen};
         assert_eq!(after(&[DeleteTo { seq: 3 }]), None);
-        let row = after(&[
-            Reopen { read_to: 1 },
-            DeleteTo { seq: 3 },
-            Reopen { read_to: 5 },
-        ]);
+        let row = after(&[Reopen { read_to: 1 }, DeleteTo { seq: 3 }, Reopen { read_to: 5 }]);
         assert_eq!(row.map(|r| (r.deleted_to, r.read_to)), Some((3, 5)));
     }
 }

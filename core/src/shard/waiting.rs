@@ -32,11 +32,7 @@ pub(crate) enum Purpose {
 impl Shard {
     pub(super) fn load_channel(&mut self, channel: ChannelId) {
         let slot = channel.slot(self.settings.slot_count);
-        self.read(
-            slot,
-            Read::Channel(channel.clone()),
-            Purpose::Channel(channel),
-        );
+        self.read(slot, Read::Channel(channel.clone()), Purpose::Channel(channel));
     }
 
     pub(super) fn load_user(&mut self, uid: Name) {
@@ -81,11 +77,7 @@ impl Shard {
                 return;
             }
             (Purpose::Channel(id), rows) => {
-                self.warn(format!(
-                    "channel {} cannot be read: {}",
-                    id.id,
-                    failure_of(&rows)
-                ));
+                self.warn(format!("channel {} cannot be read: {}", id.id, failure_of(&rows)));
                 self.channels.abandon(&id)
             }
             (Purpose::User(uid), rows) => {

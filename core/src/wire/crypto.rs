@@ -85,10 +85,7 @@ impl KeyPair {
         // 32 bytes always fill 44 characters.
         let written = BASE64.encode_slice(PublicKey::from(&secret), &mut public_base64);
         debug_assert_eq!(written, Ok(44));
-        Self {
-            secret,
-            public_base64,
-        }
+        Self { secret, public_base64 }
     }
 
     fn public_base64(&self) -> &str {
@@ -197,10 +194,7 @@ impl Cipher {
     /// Expands the key for several uses in a row.
     #[must_use]
     pub fn prepare(&self) -> Sealer {
-        Sealer {
-            schedule: Aes128Enc::new(&self.key.into()),
-            iv: self.iv,
-        }
+        Sealer { schedule: Aes128Enc::new(&self.key.into()), iv: self.iv }
     }
 
     /// Appends the wire form of `plain` (base64 text) to `out`.
@@ -225,17 +219,12 @@ impl Cipher {
         if BASE64.decode_vec(wire, out).is_err() {
             // Line breaks inside base64 are skipped, as v2 does.
             out.truncate(start);
-            let joined: Vec<u8> = wire
-                .iter()
-                .copied()
-                .filter(|byte| !matches!(byte, b'\r' | b'\n'))
-                .collect();
+            let joined: Vec<u8> =
+                wire.iter().copied().filter(|byte| !matches!(byte, b'\r' | b'\n')).collect();
             if joined.len() == wire.len() {
                 return Err(CipherError::Encoding);
             }
-            BASE64
-                .decode_vec(joined, out)
-                .map_err(|_| CipherError::Encoding)?;
+            BASE64.decode_vec(joined, out).map_err(|_| CipherError::Encoding)?;
         }
         let text = out.get_mut(start..).unwrap_or_default();
         let (blocks, rest) = text.as_chunks_mut::<BLOCK>();
@@ -359,20 +348,14 @@ impl Sealer {
 }
 
 /// Lower-case hexadecimal digits of 16 bytes, in two halves.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "only the low nibble is wanted"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "only the low nibble is wanted")]
 fn hex(bytes: [u8; 16]) -> [[u8; 16]; 2] {
     let value = u128::from_be_bytes(bytes);
     let digit = |place: usize| match (value >> (124 - 4 * place)) as u8 & 0x0f {
         low @ 0..10 => b'0' + low,
         high => b'a' - 10 + high,
     };
-    [
-        core::array::from_fn(digit),
-        core::array::from_fn(|place| digit(place + 16)),
-    ]
+    [core::array::from_fn(digit), core::array::from_fn(|place| digit(place + 16))]
 }
 
 /// Where base64 text goes.

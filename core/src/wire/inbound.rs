@@ -140,17 +140,8 @@ impl Inbound {
             Transport::Tcp => Link::Tcp,
             Transport::Ws => Link::Upgrading(accept_key(key).into()),
         };
-        let mode = if json {
-            Mode::Json(Scanner::default())
-        } else {
-            Mode::Binary
-        };
-        Self {
-            link,
-            mode,
-            role: Role::Client,
-            ..Self::new(transport, json)
-        }
+        let mode = if json { Mode::Json(Scanner::default()) } else { Mode::Binary };
+        Self { link, mode, role: Role::Client, ..Self::new(transport, json) }
     }
 
     /// Sets the negotiated version, by which later frames are read.
@@ -197,14 +188,7 @@ impl Inbound {
                 inbound: self,
             };
         }
-        Feed {
-            place: 0,
-            ready: 0..0,
-            held,
-            fresh: bytes,
-            taken: false,
-            inbound: self,
-        }
+        Feed { place: 0, ready: 0..0, held, fresh: bytes, taken: false, inbound: self }
     }
 }
 
@@ -268,22 +252,11 @@ impl Feed<'_> {
             }
             Found::Here(range) => Some(range),
         };
-        let Inbound {
-            mode,
-            role,
-            version,
-            part,
-            link,
-            ..
-        } = &mut *self.inbound;
+        let Inbound { mode, role, version, part, link, .. } = &mut *self.inbound;
         let packet = match range {
             None => part.as_slice(),
             Some(range) => {
-                let data = if self.held.is_empty() {
-                    &*self.fresh
-                } else {
-                    &self.held
-                };
+                let data = if self.held.is_empty() { &*self.fresh } else { &self.held };
                 data.get(range).unwrap_or_default()
             }
         };
@@ -291,9 +264,9 @@ impl Feed<'_> {
             (Mode::Json(_), Role::Server) => {
                 return Ok(Some(Incoming::Rpc(jsonrpc::decode(packet))));
             }
-            (Mode::Json(_), Role::Client) => jsonrpc::decode_reply(packet)
-                .map(Incoming::Reply)
-                .map_err(|_| WireError::Reply),
+            (Mode::Json(_), Role::Client) => {
+                jsonrpc::decode_reply(packet).map(Incoming::Reply).map_err(|_| WireError::Reply)
+            }
             (Mode::Start | Mode::Detect { .. } | Mode::Binary, _) => {
                 match frame::decode(packet, *version) {
                     Ok(Some((frame, _))) => Ok(Incoming::Frame(frame)),
@@ -329,11 +302,7 @@ impl Feed<'_> {
     }
 
     fn data(&self) -> &[u8] {
-        if self.held.is_empty() {
-            self.fresh
-        } else {
-            &self.held
-        }
+        if self.held.is_empty() { self.fresh } else { &self.held }
     }
 
     fn find(&mut self, out: &mut Vec<u8>) -> Result<Option<Found>, WireError> {
@@ -361,11 +330,7 @@ impl Feed<'_> {
 
     /// Gets payload bytes from the transport.
     fn refill(&mut self, out: &mut Vec<u8>) -> Result<Refill, WireError> {
-        let data = if self.held.is_empty() {
-            &mut *self.fresh
-        } else {
-            &mut self.held
-        };
+        let data = if self.held.is_empty() { &mut *self.fresh } else { &mut self.held };
         let rest = data.get(self.place..).unwrap_or_default();
         if rest.is_empty() {
             return Ok(Refill::Nothing);
@@ -544,11 +509,7 @@ impl Feed<'_> {
     /// Moves payload bytes from the front of `ready` behind the part.
     fn keep(&mut self, size: usize) {
         let end = self.ready.start + size;
-        let data = if self.held.is_empty() {
-            &*self.fresh
-        } else {
-            &self.held
-        };
+        let data = if self.held.is_empty() { &*self.fresh } else { &self.held };
         let bytes = data.get(self.ready.start..end).unwrap_or_default();
         self.inbound.part.extend_from_slice(bytes);
         self.ready.start = end;
@@ -578,11 +539,7 @@ impl Drop for Feed<'_> {
             self.inbound.part = Vec::new();
             return;
         }
-        let start = if self.ready.is_empty() {
-            self.place
-        } else {
-            self.ready.start
-        };
+        let start = if self.ready.is_empty() { self.place } else { self.ready.start };
         self.inbound.ready = self.ready.len();
         let rest = self.data().get(start..).unwrap_or_default();
         if !rest.is_empty() {

@@ -41,11 +41,7 @@ impl Framing {
     /// Ends the packet: everything appended since `start`.
     pub fn end(self, out: &mut Vec<u8>, start: PacketStart) {
         let Some(start) = start.0 else { return };
-        let opcode = if self == Self::Text {
-            Opcode::Text
-        } else {
-            Opcode::Binary
-        };
+        let opcode = if self == Self::Text { Opcode::Text } else { Opcode::Binary };
         message_end(out, start, opcode);
     }
 

@@ -36,11 +36,7 @@ pub struct ProxyError;
 /// See [`ProxyError`].
 pub fn parse(buf: &[u8]) -> Result<Proxy, ProxyError> {
     if starts_alike(buf, V1_START) {
-        return if buf.len() < V1_START.len() {
-            Ok(Proxy::Need)
-        } else {
-            parse_v1(buf)
-        };
+        return if buf.len() < V1_START.len() { Ok(Proxy::Need) } else { parse_v1(buf) };
     }
     if starts_alike(buf, V2_START) {
         return parse_v2(buf);
@@ -56,28 +52,17 @@ fn starts_alike(buf: &[u8], start: &[u8]) -> bool {
 fn parse_v1(buf: &[u8]) -> Result<Proxy, ProxyError> {
     let head = buf.get(..LINE_SIZE_MAX).unwrap_or(buf);
     let Some(end) = head.windows(2).position(|pair| pair == b"\r\n") else {
-        return if head.len() < LINE_SIZE_MAX {
-            Ok(Proxy::Need)
-        } else {
-            Err(ProxyError)
-        };
+        return if head.len() < LINE_SIZE_MAX { Ok(Proxy::Need) } else { Err(ProxyError) };
     };
     let line = core::str::from_utf8(head.get(..end).unwrap_or_default()).map_err(|_| ProxyError)?;
     let mut words = line.split(' ').skip(1);
     let family = words.next();
     if family == Some("UNKNOWN") {
-        return Ok(Proxy::Header {
-            size: end + 2,
-            peer: None,
-        });
+        return Ok(Proxy::Header { size: end + 2, peer: None });
     }
-    let (Some(source), Some(_), Some(port), Some(_), None) = (
-        words.next(),
-        words.next(),
-        words.next(),
-        words.next(),
-        words.next(),
-    ) else {
+    let (Some(source), Some(_), Some(port), Some(_), None) =
+        (words.next(), words.next(), words.next(), words.next(), words.next())
+    else {
         return Err(ProxyError);
     };
     let ip: IpAddr = source.parse().map_err(|_| ProxyError)?;
@@ -86,10 +71,7 @@ fn parse_v1(buf: &[u8]) -> Result<Proxy, ProxyError> {
         _ => return Err(ProxyError),
     }
     let port = port.parse().map_err(|_| ProxyError)?;
-    Ok(Proxy::Header {
-        size: end + 2,
-        peer: Some(SocketAddr::new(ip, port)),
-    })
+    Ok(Proxy::Header { size: end + 2, peer: Some(SocketAddr::new(ip, port)) })
 }
 
 fn parse_v2(buf: &[u8]) -> Result<Proxy, ProxyError> {
@@ -114,14 +96,8 @@ fn parse_v2(buf: &[u8]) -> Result<Proxy, ProxyError> {
         }
         2 if !local => {
             let source: &[u8; 16] = body.first_chunk().ok_or(ProxyError)?;
-            let port = body
-                .get(32..36)
-                .and_then(|ports| ports.first_chunk())
-                .ok_or(ProxyError)?;
-            Some(SocketAddr::new(
-                Ipv6Addr::from(*source).into(),
-                u16::from_be_bytes(*port),
-            ))
+            let port = body.get(32..36).and_then(|ports| ports.first_chunk()).ok_or(ProxyError)?;
+            Some(SocketAddr::new(Ipv6Addr::from(*source).into(), u16::from_be_bytes(*port)))
         }
         0..=3 => None,
         _ => return Err(ProxyError),
@@ -138,30 +114,18 @@ mod tests {
     fn check(whole: &[u8], expected: Option<&str>) {
         for end in 0..whole.len() {
             let part = parse(&whole[..end]);
-            assert!(
-                matches!(part, Ok(Proxy::Need)) || end == 0,
-                "{end}: {part:?}"
-            );
+            assert!(matches!(part, Ok(Proxy::Need)) || end == 0, "{end}: {part:?}");
         }
         let peer = expected.map(|text| text.parse().unwrap());
-        let header = Proxy::Header {
-            size: whole.len(),
-            peer,
-        };
+        let header = Proxy::Header { size: whole.len(), peer };
         assert_eq!(parse(whole), Ok(header));
         assert_eq!(parse(&[whole, b"\x10more"].concat()), Ok(header));
     }
 
     #[test]
     fn a_line_names_the_client() {
-        check(
-            b"PROXY TCP4 10.1.2.3 10.0.0.1 4711 5100\r\n",
-            Some("10.1.2.3:4711"),
-        );
-        check(
-            b"PROXY TCP6 2001:db8::7 ::1 4711 5100\r\n",
-            Some("[2001:db8::7]:4711"),
-        );
+        check(b"PROXY TCP4 10.1.2.3 10.0.0.1 4711 5100\r\n", Some("10.1.2.3:4711"));
+        check(b"PROXY TCP6 2001:db8::7 ::1 4711 5100\r\n", Some("[2001:db8::7]:4711"));
         check(b"PROXY UNKNOWN\r\n", None);
         check(b"PROXY UNKNOWN ffff::1 ffff::2 1 2\r\n", None);
     }
@@ -169,9 +133,7 @@ mod tests {
     #[test]
     fn a_binary_header_names_the_client() {
         let start = V2_START.as_slice();
-        let v4 = [
-            0x21, 0x11, 0, 12, 10, 1, 2, 3, 10, 0, 0, 1, 0x12, 0x67, 0x13, 0xec,
-        ];
+        let v4 = [0x21, 0x11, 0, 12, 10, 1, 2, 3, 10, 0, 0, 1, 0x12, 0x67, 0x13, 0xec];
         check(&[start, &v4].concat(), Some("10.1.2.3:4711"));
         let mut v6 = vec![0x21, 0x21, 0, 40];
         v6.extend([0; 15]);
@@ -196,13 +158,7 @@ mod tests {
         ] {
             assert_eq!(parse(bad), Err(ProxyError), "{bad:?}");
         }
-        for other in [
-            b"{\"method\"".as_slice(),
-            b"\x10\x4d",
-            b"P\x01",
-            b"\r\n{",
-            b"",
-        ] {
+        for other in [b"{\"method\"".as_slice(), b"\x10\x4d", b"P\x01", b"\r\n{", b""] {
             assert_eq!(parse(other), Ok(Proxy::Absent));
         }
     }

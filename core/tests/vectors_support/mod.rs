@@ -84,11 +84,7 @@ pub(crate) fn frame<'a>(packet: &str, version: u8, fields: &'a Value) -> Frame<'
             channel_type: number(fields, "channelType"),
             expire: u32::try_from(from(3, number(fields, "expire"))).unwrap(),
             msg_key: str(fields, "msgKey"),
-            topic: if bits & setting::TOPIC != 0 {
-                str(fields, "topic")
-            } else {
-                ""
-            },
+            topic: if bits & setting::TOPIC != 0 { str(fields, "topic") } else { "" },
             payload: str(fields, "payload_utf8").as_bytes(),
         }),
         "SENDACK" => Frame::Sendack(Sendack {
@@ -115,11 +111,7 @@ pub(crate) fn frame<'a>(packet: &str, version: u8, fields: &'a Value) -> Frame<'
             message_id: number(fields, "messageId"),
             message_seq: number(fields, "messageSeq"),
             timestamp: number(fields, "timestamp"),
-            topic: if bits & setting::TOPIC != 0 {
-                str(fields, "topic")
-            } else {
-                ""
-            },
+            topic: if bits & setting::TOPIC != 0 { str(fields, "topic") } else { "" },
             payload: str(fields, "payload_utf8").as_bytes(),
         }),
         "RECVACK" => Frame::Recvack(Recvack {

@@ -62,12 +62,7 @@ fn header(buf: &[u8]) -> Result<Option<Header>, FrameError> {
     };
     let flags = first & 0x0f;
     if matches!(kind, Kind::Ping | Kind::Pong) {
-        return Ok(Some(Header {
-            kind,
-            flags,
-            start: 1,
-            body: 0,
-        }));
+        return Ok(Some(Header { kind, flags, start: 1, body: 0 }));
     }
     let mut body = 0;
     for (place, &byte) in rest.iter().take(4).enumerate() {
@@ -76,19 +71,10 @@ fn header(buf: &[u8]) -> Result<Option<Header>, FrameError> {
             if body > FRAME_SIZE_MAX {
                 return Err(FrameError::Oversized { size: body });
             }
-            return Ok(Some(Header {
-                kind,
-                flags,
-                start: place + 2,
-                body,
-            }));
+            return Ok(Some(Header { kind, flags, start: place + 2, body }));
         }
     }
-    if rest.len() >= 4 {
-        Err(FrameError::LengthEndless)
-    } else {
-        Ok(None)
-    }
+    if rest.len() >= 4 { Err(FrameError::LengthEndless) } else { Ok(None) }
 }
 
 /// Size in bytes of the first frame of `buf`, header included; `None` while its length has not
@@ -131,11 +117,7 @@ fn decode_body(kind: Kind, bits: u8, body: &[u8], version: u8) -> Result<Frame<'
             client_key: r.str()?,
         }),
         Kind::Connack => Frame::Connack(Connack {
-            server_version: if flags.no_persist {
-                Some(r.u8()?)
-            } else {
-                None
-            },
+            server_version: if flags.no_persist { Some(r.u8()?) } else { None },
             time_diff: r.i64()?,
             reason: r.u8()?,
             server_key: r.str()?,
@@ -149,20 +131,12 @@ fn decode_body(kind: Kind, bits: u8, body: &[u8], version: u8) -> Result<Frame<'
                 setting,
                 client_seq: r.u32()?,
                 client_msg_no: r.str()?,
-                stream_no: if has_stream(version, setting) {
-                    Some(r.str()?)
-                } else {
-                    None
-                },
+                stream_no: if has_stream(version, setting) { Some(r.str()?) } else { None },
                 channel_id: r.str()?,
                 channel_type: r.u8()?,
                 expire: if version >= 3 { r.u32()? } else { 0 },
                 msg_key: r.str()?,
-                topic: if setting & setting::TOPIC != 0 {
-                    r.str()?
-                } else {
-                    ""
-                },
+                topic: if setting & setting::TOPIC != 0 { r.str()? } else { "" },
                 payload: r.rest(),
             })
         }
@@ -185,36 +159,23 @@ fn decode_body(kind: Kind, bits: u8, body: &[u8], version: u8) -> Result<Frame<'
                 expire: if version >= 3 { r.u32()? } else { 0 },
                 client_msg_no: r.str()?,
                 stream: if has_stream(version, setting) {
-                    Some(Stream {
-                        flag: r.u8()?,
-                        no: r.str()?,
-                        id: r.u64()?,
-                    })
+                    Some(Stream { flag: r.u8()?, no: r.str()?, id: r.u64()? })
                 } else {
                     None
                 },
                 message_id: r.i64()?,
                 message_seq: r.u32()?,
                 timestamp: r.i32()?,
-                topic: if setting & setting::TOPIC != 0 {
-                    r.str()?
-                } else {
-                    ""
-                },
+                topic: if setting & setting::TOPIC != 0 { r.str()? } else { "" },
                 payload: r.rest(),
             })
         }
-        Kind::Recvack => Frame::Recvack(Recvack {
-            flags,
-            message_id: r.i64()?,
-            message_seq: r.u32()?,
-        }),
+        Kind::Recvack => {
+            Frame::Recvack(Recvack { flags, message_id: r.i64()?, message_seq: r.u32()? })
+        }
         Kind::Ping => Frame::Ping,
         Kind::Pong => Frame::Pong,
-        Kind::Disconnect => Frame::Disconnect(Disconnect {
-            reason: r.u8()?,
-            text: r.str()?,
-        }),
+        Kind::Disconnect => Frame::Disconnect(Disconnect { reason: r.u8()?, text: r.str()? }),
         Kind::Sub => Frame::Sub(Sub {
             setting: r.u8()?,
             sub_no: r.str()?,

@@ -51,10 +51,7 @@ pub fn encode(frame: &Frame<'_>, version: u8, out: &mut Vec<u8>) -> Result<(), E
 }
 
 /// Appends the fixed header and makes room for the body.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "seven bits of a checked size at a time"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "seven bits of a checked size at a time")]
 pub(super) fn write_header(first: u8, mut size: usize, out: &mut Vec<u8>) {
     out.reserve(size + super::HEADER_SIZE_MAX);
     out.push(first);
@@ -236,10 +233,7 @@ impl Sink for Vec<u8> {
         self.extend_from_slice(bytes);
     }
 
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "at most STRING_SIZE_MAX, as measured"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "at most STRING_SIZE_MAX, as measured")]
     fn str(&mut self, text: &str) {
         self.extend_from_slice(&(text.len() as u16).to_be_bytes());
         self.extend_from_slice(text.as_bytes());

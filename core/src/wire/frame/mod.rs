@@ -100,10 +100,7 @@ impl Flags {
 
 /// One unit of the binary protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    missing_docs,
-    reason = "each variant is named after the packet it holds"
-)]
+#[expect(missing_docs, reason = "each variant is named after the packet it holds")]
 pub enum Frame<'a> {
     Connect(Connect<'a>),
     Connack(Connack<'a>),

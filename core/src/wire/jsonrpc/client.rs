@@ -167,8 +167,7 @@ impl RpcSetting {
     pub fn to_bits(self) -> u8 {
         let on = [self.receipt, self.signal, self.stream, self.topic];
         let bits = SETTING_NAMES.into_iter().zip(on);
-        bits.filter(|(_, on)| *on)
-            .fold(0, |bits, ((_, bit), _)| bits | bit)
+        bits.filter(|(_, on)| *on).fold(0, |bits, ((_, bit), _)| bits | bit)
     }
 }
 

@@ -76,21 +76,13 @@ impl<'a> Probe<'a> {
     }
 
     fn fail<T>(&self, message: impl Into<String>) -> Result<T, RpcError> {
-        let id = self
-            .id_text()
-            .map(Cow::into_owned)
-            .filter(|id| !id.is_empty());
-        Err(RpcError {
-            id,
-            message: message.into(),
-        })
+        let id = self.id_text().map(Cow::into_owned).filter(|id| !id.is_empty());
+        Err(RpcError { id, message: message.into() })
     }
 
     fn call(&self) -> Result<RpcRequest<'a>, RpcError> {
         if let Some(version) = self.jsonrpc.as_deref().filter(|version| *version != "2.0") {
-            return self.fail(format!(
-                "jsonrpc: invalid version: expected '2.0', got '{version}'"
-            ));
+            return self.fail(format!("jsonrpc: invalid version: expected '2.0', got '{version}'"));
         }
         match (self.method.is_empty(), self.id) {
             (false, None) => self.notification(),
@@ -141,9 +133,7 @@ impl<'a> Probe<'a> {
             "event" => "EventNotification",
             "disconnect" => "DisconnectNotification",
             other => {
-                return self.fail(format!(
-                    "jsonrpc decode: unknown notification method '{other}'"
-                ));
+                return self.fail(format!("jsonrpc decode: unknown notification method '{other}'"));
             }
         };
         self.fail(format!("unknown packet type: jsonrpc.{kind}"))
@@ -161,9 +151,9 @@ impl<'a> Probe<'a> {
         };
         match Object::read(params, go).and_then(|object| read(&object)) {
             Ok(call) => Ok(call),
-            Err(error) => self.fail(format!(
-                "jsonrpc: failed to unmarshal field: {method} params: {error}"
-            )),
+            Err(error) => {
+                self.fail(format!("jsonrpc: failed to unmarshal field: {method} params: {error}"))
+            }
         }
     }
 }
@@ -172,11 +162,7 @@ fn connect<'a>(params: &Object<'a>) -> Result<RpcCall<'a>, String> {
     params.header()?;
     let version = params.number("version", "version", "int")?;
     Ok(RpcCall::Connect(RpcConnect {
-        version: if version == 0 {
-            VERSION_LATEST
-        } else {
-            low(version)
-        },
+        version: if version == 0 { VERSION_LATEST } else { low(version) },
         device_flag: low(params.number("deviceFlag", "device_flag", "jsonrpc.DeviceFlagEnum")?),
         device_id: params.str("deviceId", "device_id")?,
         uid: params.str("uid", "uid")?,

@@ -108,10 +108,7 @@ pub fn encode_recv(out: &mut Vec<u8>, head: &RecvHead<'_>, payload: &[u8]) {
 
 /// Appends an event; its data is JSON text inside a string.
 pub fn encode_event(out: &mut Vec<u8>, event: &Event<'_>) {
-    put(
-        out,
-        "{\"jsonrpc\":\"2.0\",\"method\":\"event\",\"params\":{\"id\":",
-    );
+    put(out, "{\"jsonrpc\":\"2.0\",\"method\":\"event\",\"params\":{\"id\":");
     string(out, event.id);
     put(out, ",\"type\":");
     string(out, event.kind);
@@ -124,10 +121,7 @@ pub fn encode_event(out: &mut Vec<u8>, event: &Event<'_>) {
 
 /// Appends the notification that ends a session.
 pub fn encode_disconnect(out: &mut Vec<u8>, reason: u8, text: &str) {
-    put(
-        out,
-        "{\"jsonrpc\":\"2.0\",\"method\":\"disconnect\",\"params\":{\"reasonCode\":",
-    );
+    put(out, "{\"jsonrpc\":\"2.0\",\"method\":\"disconnect\",\"params\":{\"reasonCode\":");
     number(out, reason);
     if !text.is_empty() {
         put(out, ",\"reason\":");
@@ -163,10 +157,7 @@ pub(super) fn header(out: &mut Vec<u8>, flags: Flags) {
 /// The member `setting`.
 pub(super) fn setting(out: &mut Vec<u8>, bits: u8) {
     put(out, "\"setting\":{");
-    switches(
-        out,
-        SETTING_NAMES.map(|(name, bit)| (name, bits & bit != 0)),
-    );
+    switches(out, SETTING_NAMES.map(|(name, bit)| (name, bits & bit != 0)));
     put(out, "}");
 }
 
@@ -215,11 +206,7 @@ pub(super) fn string(out: &mut Vec<u8>, text: &str) {
             0x0c => (b"\\f", 1),
             0x00..0x20 | b'<' | b'>' | b'&' => {
                 let digit = |nibble: u8| {
-                    if nibble < 10 {
-                        b'0' + nibble
-                    } else {
-                        b'a' - 10 + nibble
-                    }
+                    if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble }
                 };
                 let [.., high, low] = &mut unit;
                 (*high, *low) = (digit(byte >> 4), digit(byte & 0x0f));
@@ -256,10 +243,7 @@ mod tests {
     #[test]
     fn strings_are_escaped_as_go_escapes_them() {
         let mut out = Vec::new();
-        string(
-            &mut out,
-            "a<b>&\"\\\n\r\t\u{8}\u{c}\u{1}\u{1f}\u{7f}\u{2028}\u{2029}\u{2027}é你",
-        );
+        string(&mut out, "a<b>&\"\\\n\r\t\u{8}\u{c}\u{1}\u{1f}\u{7f}\u{2028}\u{2029}\u{2027}é你");
         assert_eq!(
             std::str::from_utf8(&out).unwrap(),
             "\"a\\u003cb\\u003e\\u0026\\\"\\\\\\n\\r\\t\\b\\f\\u0001\\u001f\u{7f}\\u2028\\u2029\u{2027}é你\""

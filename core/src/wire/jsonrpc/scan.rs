@@ -53,10 +53,7 @@ impl Scanner {
                     None => return Scan::Blank,
                     Some(b' ' | b'\t' | b'\r' | b'\n') => {}
                     Some(&first @ (b'{' | b'[')) => {
-                        *self = Self {
-                            array: first == b'[',
-                            ..Self::default()
-                        };
+                        *self = Self { array: first == b'[', ..Self::default() };
                         break;
                     }
                     Some(_) if self.skipping => {}
@@ -64,20 +61,13 @@ impl Scanner {
                         self.skipping = true;
                         let message = syntax::unexpected(other, "looking for beginning of value");
                         let error = RpcError { id: None, message };
-                        return Scan::Garbage {
-                            skip: skip + 1,
-                            error,
-                        };
+                        return Scan::Garbage { skip: skip + 1, error };
                     }
                 }
                 skip += 1;
             }
         }
-        let (open, close) = if self.array {
-            (b'[', b']')
-        } else {
-            (b'{', b'}')
-        };
+        let (open, close) = if self.array { (b'[', b']') } else { (b'{', b'}') };
         for (place, &byte) in bytes.iter().enumerate().skip(skip) {
             if self.string {
                 match byte {
@@ -94,10 +84,7 @@ impl Scanner {
                 self.depth -= 1;
                 if self.depth == 0 {
                     *self = Self::default();
-                    return Scan::Whole {
-                        skip,
-                        end: place + 1,
-                    };
+                    return Scan::Whole { skip, end: place + 1 };
                 }
             }
         }
@@ -127,10 +114,7 @@ mod tests {
     #[test]
     fn garbage_is_reported_once() {
         let mut scanner = Scanner::default();
-        assert!(matches!(
-            scanner.scan(b" hello"),
-            Scan::Garbage { skip: 2, .. }
-        ));
+        assert!(matches!(scanner.scan(b" hello"), Scan::Garbage { skip: 2, .. }));
         assert_eq!(scanner.scan(b"ello \x10\xff"), Scan::Blank);
         assert_eq!(scanner.scan(b"\"} {"), Scan::Part { skip: 3 });
         assert_eq!(scanner.scan(b"}"), Scan::Whole { skip: 0, end: 1 });

@@ -53,11 +53,7 @@ pub(super) fn fault(text: &[u8]) -> Option<String> {
                     return Some("jsonrpc: invalid message structure or field combination: exceeded max depth".to_owned());
                 }
                 open.push(byte);
-                expect = if byte == b'{' {
-                    Expect::KeyOrEnd
-                } else {
-                    Expect::ValueOrEnd
-                };
+                expect = if byte == b'{' { Expect::KeyOrEnd } else { Expect::ValueOrEnd };
                 place += 1;
                 continue;
             }
@@ -82,10 +78,7 @@ pub(super) fn fault(text: &[u8]) -> Option<String> {
                 continue;
             }
             (Expect::KeyOrEnd | Expect::Key, _) => {
-                return Some(unexpected(
-                    byte,
-                    "looking for beginning of object key string",
-                ));
+                return Some(unexpected(byte, "looking for beginning of object key string"));
             }
             (Expect::Colon, b':') => {
                 expect = Expect::Value;
@@ -194,10 +187,7 @@ fn literal(text: &[u8], start: usize, word: &[u8]) -> Result<usize, String> {
         if byte != wanted {
             let word = String::from_utf8_lossy(word);
             let wanted = char::from(wanted);
-            return Err(unexpected(
-                byte,
-                &format!("in literal {word} (expecting '{wanted}')"),
-            ));
+            return Err(unexpected(byte, &format!("in literal {word} (expecting '{wanted}')")));
         }
     }
     Ok(start + word.len())
@@ -209,75 +199,35 @@ mod tests {
 
     fn check(text: &str, expected: Option<&str>) {
         let found = fault(text.as_bytes());
-        let found = found
-            .as_deref()
-            .map(|text| text.rsplit_once("combination: ").map_or(text, |p| p.1));
+        let found =
+            found.as_deref().map(|text| text.rsplit_once("combination: ").map_or(text, |p| p.1));
         assert_eq!(found, expected, "{text}");
     }
 
     #[test]
     fn faults_are_worded_as_the_go_decoder_words_them() {
-        check(
-            r#"{"a":[1,-2.5e+3,true,null,"x\u00e9\n",{}],"b":{"c":[]}}"#,
-            None,
-        );
+        check(r#"{"a":[1,-2.5e+3,true,null,"x\u00e9\n",{}],"b":{"c":[]}}"#, None);
         check("{}", None);
-        check(
-            r#"{"method":}"#,
-            Some("invalid character '}' looking for beginning of value"),
-        );
-        check(
-            r#"{"method":ping}"#,
-            Some("invalid character 'p' looking for beginning of value"),
-        );
-        check(
-            "{a:1}",
-            Some("invalid character 'a' looking for beginning of object key string"),
-        );
+        check(r#"{"method":}"#, Some("invalid character '}' looking for beginning of value"));
+        check(r#"{"method":ping}"#, Some("invalid character 'p' looking for beginning of value"));
+        check("{a:1}", Some("invalid character 'a' looking for beginning of object key string"));
         check(
             r#"{"a":1,}"#,
             Some("invalid character '}' looking for beginning of object key string"),
         );
         check(r#"{"a" 1}"#, Some("invalid character '1' after object key"));
-        check(
-            r#"{"a":1 "b"}"#,
-            Some("invalid character '\"' after object key:value pair"),
-        );
-        check(
-            r#"{"a":[1 2]}"#,
-            Some("invalid character '2' after array element"),
-        );
-        check(
-            r#"{"a":01}"#,
-            Some("invalid character '1' after object key:value pair"),
-        );
-        check(
-            r#"{"a":-x}"#,
-            Some("invalid character 'x' in numeric literal"),
-        );
-        check(
-            r#"{"a":1.}"#,
-            Some("invalid character '}' after decimal point in numeric literal"),
-        );
-        check(
-            r#"{"a":1e}"#,
-            Some("invalid character '}' in exponent of numeric literal"),
-        );
-        check(
-            r#"{"a":trux}"#,
-            Some("invalid character 'x' in literal true (expecting 'e')"),
-        );
-        check(
-            r#"{"a":"\x"}"#,
-            Some("invalid character 'x' in string escape code"),
-        );
+        check(r#"{"a":1 "b"}"#, Some("invalid character '\"' after object key:value pair"));
+        check(r#"{"a":[1 2]}"#, Some("invalid character '2' after array element"));
+        check(r#"{"a":01}"#, Some("invalid character '1' after object key:value pair"));
+        check(r#"{"a":-x}"#, Some("invalid character 'x' in numeric literal"));
+        check(r#"{"a":1.}"#, Some("invalid character '}' after decimal point in numeric literal"));
+        check(r#"{"a":1e}"#, Some("invalid character '}' in exponent of numeric literal"));
+        check(r#"{"a":trux}"#, Some("invalid character 'x' in literal true (expecting 'e')"));
+        check(r#"{"a":"\x"}"#, Some("invalid character 'x' in string escape code"));
         check(
             r#"{"a":"\u12g4"}"#,
             Some("invalid character 'g' in \\u hexadecimal character escape"),
         );
-        check(
-            "{\"a\":\"\n\"}",
-            Some("invalid character '\\n' in string literal"),
-        );
+        check("{\"a\":\"\n\"}", Some("invalid character '\\n' in string literal"));
     }
 }

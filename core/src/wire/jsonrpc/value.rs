@@ -110,11 +110,7 @@ impl<'a> Object<'a> {
                 Err(error) => return Err(error.to_string()),
             },
             _ => {
-                return Err(format!(
-                    "json: cannot unmarshal {} into Go {}",
-                    kind(value),
-                    target()
-                ));
+                return Err(format!("json: cannot unmarshal {} into Go {}", kind(value), target()));
             }
         };
         Ok(Self { members, go, path })
@@ -125,13 +121,9 @@ impl<'a> Object<'a> {
     pub(super) fn get(&self, name: &str, other: &str) -> Option<&'a str> {
         let find = |name: &str| {
             let mut named = self.members.iter().rev();
-            named
-                .find(|(found, _)| found.eq_ignore_ascii_case(name))
-                .map(|(_, value)| value.get())
+            named.find(|(found, _)| found.eq_ignore_ascii_case(name)).map(|(_, value)| value.get())
         };
-        find(name)
-            .or_else(|| find(other))
-            .filter(|value| *value != "null")
+        find(name).or_else(|| find(other)).filter(|value| *value != "null")
     }
 
     fn mismatch(&self, value: &str, name: &str, go: &str) -> String {
@@ -245,9 +237,7 @@ pub(super) fn text(value: &str) -> Option<Cow<'_, str>> {
     if !value.starts_with('"') {
         return None;
     }
-    serde_json::Deserializer::from_str(value)
-        .deserialize_bytes(TextVisitor)
-        .ok()
+    serde_json::Deserializer::from_str(value).deserialize_bytes(TextVisitor).ok()
 }
 
 /// The text of a valid value without the white space between its parts.
@@ -323,11 +313,7 @@ fn decode_base64(text: &[u8]) -> Result<Vec<u8>, usize> {
             (quantum, count) = (0, 0);
         }
     }
-    if count == 0 {
-        Ok(bytes)
-    } else {
-        Err(text.len() - count)
-    }
+    if count == 0 { Ok(bytes) } else { Err(text.len() - count) }
 }
 
 #[cfg(test)]

@@ -105,33 +105,23 @@ fn read_request(buf: &[u8], out: &mut Vec<u8>) -> Result<Option<Upgrade>, Upgrad
     );
     out.extend_from_slice(derive_accept_key(key).as_bytes());
     out.extend_from_slice(b"\r\n\r\n");
-    Ok(Some(Upgrade {
-        size,
-        peer: peer(headers),
-    }))
+    Ok(Some(Upgrade { size, peer: peer(headers) }))
 }
 
 /// The address a proxy in front of us told, if it told one.
 fn peer(headers: &[Header<'_>]) -> Option<SocketAddr> {
     let text = |name| {
-        header(headers, name)
-            .and_then(|value| core::str::from_utf8(value).ok())
-            .map(str::trim)
+        header(headers, name).and_then(|value| core::str::from_utf8(value).ok()).map(str::trim)
     };
     let ip: IpAddr = text("X-Forwarded-For")
         .and_then(|value| value.parse().ok())
         .or_else(|| text("X-Real-IP").and_then(|value| value.parse().ok()))?;
-    let port = text("X-Real-Port")
-        .and_then(|value| value.parse().ok())
-        .unwrap_or(0);
+    let port = text("X-Real-Port").and_then(|value| value.parse().ok()).unwrap_or(0);
     Some(SocketAddr::new(ip, port))
 }
 
 fn header<'a>(headers: &[Header<'a>], name: &str) -> Option<&'a [u8]> {
-    headers
-        .iter()
-        .find(|header| header.name.eq_ignore_ascii_case(name))
-        .map(|header| header.value)
+    headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
 }
 
 /// Whether one of the comma-separated values of all headers of this name is `token`.

@@ -66,10 +66,7 @@ fn end(out: &mut Vec<u8>, start: usize, opcode: Opcode, mask: Option<[u8; 4]>) {
 }
 
 /// The header without the mask, and its size.
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "each arm has checked the size"
-)]
+#[expect(clippy::cast_possible_truncation, reason = "each arm has checked the size")]
 fn header(opcode: Opcode, size: usize, masked: bool) -> ([u8; 10], usize) {
     let bit = if masked { 0x80 } else { 0 };
     let mut header = [0; 10];
@@ -83,10 +80,7 @@ fn header(opcode: Opcode, size: usize, masked: bool) -> ([u8; 10], usize) {
         }
         126..=65_535 => {
             second.fill(126 | bit);
-            length
-                .get_mut(..2)
-                .unwrap_or_default()
-                .copy_from_slice(&(size as u16).to_be_bytes());
+            length.get_mut(..2).unwrap_or_default().copy_from_slice(&(size as u16).to_be_bytes());
             (header, 4)
         }
         _ => {

@@ -58,13 +58,7 @@ impl Reader {
     /// A connection right after the upgrade.
     #[must_use]
     pub const fn new(role: Role) -> Self {
-        Self {
-            role,
-            open: false,
-            mask: [0; 4],
-            remaining: 0,
-            message_size: 0,
-        }
+        Self { role, open: false, mask: [0; 4], remaining: 0, message_size: 0 }
     }
 
     /// Goes on at `place` of `buf` and moves it behind what was taken. Pongs and close frames
@@ -80,11 +74,7 @@ impl Reader {
     ) -> Result<Step, WebSocketError> {
         let step = self.step_checked(buf, place, out);
         if let Err(error) = step {
-            let code: u16 = if error == WebSocketError::Oversized {
-                1009
-            } else {
-                1002
-            };
+            let code: u16 = if error == WebSocketError::Oversized { 1009 } else { 1002 };
             self.control(0x88, &code.to_be_bytes(), out);
         }
         step
@@ -192,10 +182,7 @@ impl Reader {
     }
 
     /// Appends a control frame of at most 125 bytes; a client's is masked with zeros.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "control payloads have at most 125 bytes"
-    )]
+    #[expect(clippy::cast_possible_truncation, reason = "control payloads have at most 125 bytes")]
     fn control(&self, first: u8, payload: &[u8], out: &mut Vec<u8>) {
         debug_assert!(payload.len() <= 125);
         match self.role {
