@@ -7,26 +7,25 @@
 //!     └────────► (gone) ◄───────┘                    └────► (gone)
 //! ```
 //! A connection that ends leaves the table at once; what was written before still leaves the
-//! socket ([`crate::effect::Effect::Close`]).
+//! socket ([`crate::effect::Effect::Close`]). CONNECT is in `connect`, SEND in `submit`.
+
+mod connect;
+mod submit;
 
 use std::{collections::VecDeque, net::SocketAddr, ops::Range};
 
-use rand_core::RngCore as _;
-
 use super::{Shard, deliver::Unacked};
 use crate::{
-    channel_info::kind,
     code::Code,
     effect::{Effect, Outbox, Port},
-    envelope::{Envelope, Login, Origin, SendTask},
-    id::{ChannelId, ConnId, Name, SYSTEM_DEVICE, SYSTEM_UID, has_special_char, person_channel},
-    message::Message,
+    envelope::Envelope,
+    id::{ConnId, Name},
     request::{ConnectionInfo, Traffic},
     wire::{
         crypto::{Cipher, SALT_SIZE},
-        frame::{self, Connack, Connect, Disconnect, Flags, Frame, Send, Sendack, encode},
+        frame::{self, Disconnect, Frame, encode},
         inbound::{Inbound, Incoming, Transport},
-        jsonrpc::{self, ConnectResult, RpcCall, RpcConnect, RpcRequest, RpcSend},
+        jsonrpc::{self, RpcCall, RpcRequest},
         outbound::Framing,
     },
 };
@@ -145,7 +144,7 @@ impl Traffic {
 }
 
 impl Shard {
-    pub(super) fn on_opened(&mut self, conn: ConnId, port: Port, peer: SocketAddr) {
+    pub(in crate::shard) fn on_opened(&mut self, conn: ConnId, port: Port, peer: SocketAddr) {
         let transport = match port {
             Port::Tcp => Transport::Tcp,
             Port::Ws => Transport::Ws,
@@ -174,7 +173,7 @@ impl Shard {
         self.watch(conn, self.now.mono_ms + self.settings.connect_ms);
     }
 
-    pub(super) fn on_bytes(&mut self, conn: ConnId, bytes: &mut [u8]) {
+    pub(in crate::shard) fn on_bytes(&mut self, conn: ConnId, bytes: &mut [u8]) {
         let Some(mut entry) = self.take_conn(conn) else {
             return;
         };
@@ -297,311 +296,8 @@ impl Shard {
         }
     }
 
-    fn on_rpc_connect(&mut self, link: &mut Link, rpc: &RpcConnect<'_>, id: String) -> Flow {
-        let connect = Connect {
-            version: rpc.version,
-            device_flag: rpc.device_flag,
-            device_id: &rpc.device_id,
-            uid: &rpc.uid,
-            token: &rpc.token,
-            client_timestamp: rpc.client_timestamp,
-            client_key: "",
-        };
-        self.on_connect(link, &connect, Some(id))
-    }
-
-    fn on_connect(
-        &mut self,
-        link: &mut Link,
-        connect: &Connect<'_>,
-        rpc_id: Option<String>,
-    ) -> Flow {
-        let uid = connect.uid;
-        let size_max = self.settings.id_size_max;
-        let unusable = uid.trim().is_empty()
-            || has_special_char(uid)
-            || uid.len() > size_max
-            || connect.device_id.len() > size_max;
-        if unusable {
-            return Flow::Close;
-        }
-        let mut pending = Pending {
-            uid: uid.into(),
-            device_id: connect.device_id.into(),
-            device_flag: connect.device_flag,
-            version: connect.version,
-            client_timestamp: connect.client_timestamp,
-            keys: None,
-            rpc_id,
-        };
-        if uid == SYSTEM_UID || connect.device_id == SYSTEM_DEVICE {
-            self.refuse_connect(link, &pending, Code::AuthFail);
-            return Flow::Close;
-        }
-        if pending.rpc_id.is_none() && !self.settings.encryption_off {
-            let salt = self.salt();
-            let server_key = self.server_key();
-            match server_key.agree(connect.client_key, salt) {
-                Ok(cipher) => {
-                    let server_key = server_key.public_base64().to_owned();
-                    pending.keys = Some(Keys { cipher, server_key, salt });
-                }
-                Err(_) => {
-                    self.refuse_connect(link, &pending, Code::ClientKeyIsEmpty);
-                    return Flow::Close;
-                }
-            }
-        }
-        let login = Login {
-            conn: link.conn,
-            uid: pending.uid.clone(),
-            device_flag: pending.device_flag,
-            device_id: pending.device_id.clone(),
-            token: connect.token.into(),
-        };
-        link.session = Session::Authenticating(Box::new(pending));
-        let home = self.shard_of(uid);
-        self.send(home, Envelope::Login(Box::new(login)));
-        self.watch(link.conn, self.now.mono_ms + self.settings.auth_ms);
-        Flow::Pause
-    }
-
-    /// The home has answered.
-    pub(super) fn on_logged_in(&mut self, conn: ConnId, outcome: Result<u8, Code>, send_ban: bool) {
-        let Some(mut entry) = self.take_conn(conn) else {
-            return;
-        };
-        let session = std::mem::replace(&mut entry.link.session, Session::Greeting);
-        let Session::Authenticating(pending) = session else {
-            entry.link.session = session;
-            return self.put_conn(entry);
-        };
-        let device_level = match outcome {
-            Ok(level) => level,
-            Err(code) => {
-                self.refuse_connect(&mut entry.link, &pending, code);
-                return self.end(entry);
-            }
-        };
-        self.vars.connects += 1;
-        self.write_connack(&mut entry.link, &pending, Code::Success);
-        let json = pending.rpc_id.is_some();
-        let version = pending.version.min(frame::VERSION_LATEST);
-        let Pending { uid, device_id, device_flag, keys, .. } = *pending;
-        entry.inbound.set_version(version);
-        let framing = Framing::of(entry.link.transport, json);
-        entry.link.session = Session::Live(Box::new(Live {
-            uid,
-            device_id,
-            device_flag,
-            device_level,
-            version,
-            json,
-            framing,
-            cipher: keys.map(|keys| keys.cipher),
-            send_ban,
-            unacked: VecDeque::new(),
-            rpc_ids: VecDeque::new(),
-            next_rpc: 0,
-            send_second: 0,
-            sends: 0,
-        }));
-        self.session_count += 1;
-        entry.link.active_mono_ms = self.now.mono_ms;
-        self.watch(conn, self.now.mono_ms + self.settings.idle_ms);
-        self.read_frames(entry, &mut []);
-    }
-
-    fn refuse_connect(&mut self, link: &mut Link, pending: &Pending, code: Code) {
-        self.vars.connects_refused += 1;
-        match &pending.rpc_id {
-            Some(id) => {
-                self.write(link, true, |out| {
-                    jsonrpc::encode_error(out, Some(id), code.into(), code.name());
-                });
-            }
-            None => self.write_connack(link, pending, code),
-        }
-    }
-
-    fn write_connack(&mut self, link: &mut Link, pending: &Pending, code: Code) {
-        let version = pending.version.min(frame::VERSION_LATEST);
-        let time_diff = self.now.unix_ms.saturating_sub(pending.client_timestamp);
-        let node_id = self.settings.node.0;
-        if let Some(id) = &pending.rpc_id {
-            let result =
-                ConnectResult { server_version: version, time_diff, reason: code.into(), node_id };
-            self.write(link, true, |out| jsonrpc::encode_connect_result(out, id, &result));
-            return;
-        }
-        let keys = pending.keys.as_ref().filter(|_| code == Code::Success);
-        let salt = keys.map_or("", |keys| std::str::from_utf8(&keys.salt).unwrap_or_default());
-        let connack = Frame::Connack(Connack {
-            server_version: (pending.version > 3).then_some(version),
-            time_diff,
-            reason: code.into(),
-            server_key: keys.map_or("", |keys| &keys.server_key),
-            salt,
-            node_id,
-        });
-        self.write(link, false, |out| {
-            // All strings are short: this cannot fail.
-            let _ = encode(&connack, version, out);
-        });
-    }
-
-    fn on_send_frame(&mut self, link: &mut Link, send: &Send<'_>) {
-        let id = self.ids.next(self.now.unix_ms);
-        let size = u64::try_from(send.payload.len()).unwrap_or(u64::MAX);
-        self.count_message_in(link, size);
-        let conn = link.conn;
-        let Some(live) = link.session.live_mut() else {
-            return;
-        };
-        let flags = send.flags.to_bits();
-        let origin = Origin::Session { conn, client_seq: send.client_seq, flags, rpc: 0 };
-        let mut code = live.may_send(self.now.mono_ms, self.settings.sends_per_second_max);
-        let mut payload = Vec::new();
-        match &live.cipher {
-            Some(cipher) if code == Code::Success => {
-                if !cipher.verify_send(send) || cipher.open(send.payload, &mut payload).is_err() {
-                    code = Code::PayloadDecodeError;
-                }
-            }
-            Some(_) => {}
-            None => payload.extend_from_slice(send.payload),
-        }
-        let uid = live.uid.clone();
-        let draft = Draft {
-            id,
-            channel_id: send.channel_id,
-            channel_type: send.channel_type,
-            client_msg_no: send.client_msg_no,
-            flags,
-            setting: send.setting,
-            expire: send.expire,
-            topic: send.topic,
-            stream_no: send.stream_no.unwrap_or_default(),
-        };
-        self.submit(uid, draft, payload, origin, code);
-    }
-
-    fn on_rpc_send(&mut self, link: &mut Link, send: RpcSend<'_>, id: String) {
-        let message_id = self.ids.next(self.now.unix_ms);
-        self.count_message_in(link, u64::try_from(send.payload.len()).unwrap_or(u64::MAX));
-        let conn = link.conn;
-        let made_up;
-        let client_msg_no = if send.client_msg_no.is_empty() {
-            let mut bytes = [0; 16];
-            self.rng.fill_bytes(&mut bytes);
-            made_up = format!("{:032x}", u128::from_be_bytes(bytes));
-            &*made_up
-        } else {
-            &*send.client_msg_no
-        };
-        let Some(live) = link.session.live_mut() else {
-            return;
-        };
-        live.next_rpc += 1;
-        let rpc = live.next_rpc;
-        live.rpc_ids.push_back((rpc, id));
-        let flags = send.flags.to_bits();
-        let origin = Origin::Session { conn, client_seq: 0, flags, rpc };
-        let code = live.may_send(self.now.mono_ms, self.settings.sends_per_second_max);
-        let uid = live.uid.clone();
-        let draft = Draft {
-            id: message_id,
-            channel_id: &send.channel_id,
-            channel_type: send.channel_type,
-            client_msg_no,
-            flags,
-            setting: send.setting,
-            expire: send.expire,
-            topic: &send.topic,
-            stream_no: "",
-        };
-        self.submit(uid, draft, send.payload, origin, code);
-    }
-
-    fn count_message_in(&mut self, link: &mut Link, size: u64) {
-        for traffic in [&mut link.traffic, &mut self.vars.traffic] {
-            traffic.messages_in += 1;
-            traffic.message_bytes_in += size;
-        }
-    }
-
-    /// Sends a message to the slot of its channel, or answers why not.
-    fn submit(
-        &mut self,
-        uid: Name,
-        draft: Draft<'_>,
-        payload: Vec<u8>,
-        origin: Origin,
-        mut code: Code,
-    ) {
-        let stored: Name = match draft.channel_type {
-            kind::PERSON => person_channel(&uid, draft.channel_id).into(),
-            kind::AGENT => format!("{uid}@{}", draft.channel_id).into(),
-            _ => draft.channel_id.into(),
-        };
-        if draft.channel_id.len() > self.settings.id_size_max {
-            code = Code::ChannelIDError;
-        }
-        if code != Code::Success {
-            return self.answer_send(origin, draft.id, 0, code);
-        }
-        let to = self.shard_of(&stored);
-        let message = Message {
-            id: draft.id,
-            seq: 0,
-            channel: ChannelId { id: stored, kind: draft.channel_type },
-            from: uid,
-            client_msg_no: draft.client_msg_no.into(),
-            flags: draft.flags,
-            setting: draft.setting,
-            expire: draft.expire,
-            timestamp: 0,
-            topic: self.short_name(draft.topic),
-            stream_no: self.short_name(draft.stream_no),
-            shown: None,
-            payload: payload.into(),
-        };
-        let task = SendTask { message, recipients: None, trusted: false, origin };
-        self.send(to, Envelope::Send(Box::new(task)));
-    }
-
-    /// The outcome of a SEND.
-    pub(super) fn on_sent(&mut self, origin: Origin, message_id: i64, seq: u64, code: Code) {
-        let Origin::Session { conn, client_seq, flags, rpc } = origin else {
-            return;
-        };
-        let Some(mut entry) = self.take_conn(conn) else {
-            return;
-        };
-        let ack = Sendack {
-            flags: Flags::from_bits(flags),
-            message_id,
-            client_seq,
-            message_seq: u32::try_from(seq).unwrap_or(u32::MAX),
-            reason: code.into(),
-        };
-        let mut rpc_id = None;
-        if let Some(live) = entry.link.session.live_mut()
-            && let Some(place) = live.rpc_ids.iter().position(|(number, _)| *number == rpc)
-        {
-            rpc_id = live.rpc_ids.remove(place).map(|(_, id)| id);
-        }
-        match rpc_id {
-            Some(id) => self.write(&mut entry.link, true, |out| {
-                jsonrpc::encode_send_result(out, &id, &ack);
-            }),
-            None => self.write_frame(&mut entry.link, &Frame::Sendack(ack)),
-        }
-        self.put_conn(entry);
-    }
-
     /// The session must end.
-    pub(super) fn on_kick(&mut self, conn: ConnId, text: Option<&str>) {
+    pub(in crate::shard) fn on_kick(&mut self, conn: ConnId, text: Option<&str>) {
         let Some(mut entry) = self.take_conn(conn) else {
             return;
         };
@@ -619,7 +315,7 @@ impl Shard {
         self.end(entry);
     }
 
-    pub(super) fn on_send_ban(&mut self, conn: ConnId, banned: bool) {
+    pub(in crate::shard) fn on_send_ban(&mut self, conn: ConnId, banned: bool) {
         if let Some(Some(entry)) = self.conns.get_mut(conn.place())
             && entry.link.conn == conn
             && let Some(live) = entry.link.session.live_mut()
@@ -629,7 +325,7 @@ impl Shard {
     }
 
     /// `/conn/kick` and `/conn/remove`: only a connection of that user.
-    pub(super) fn end_connection(&mut self, uid: &str, conn: ConnId, kick: bool) {
+    pub(in crate::shard) fn end_connection(&mut self, uid: &str, conn: ConnId, kick: bool) {
         let entry = self.conns.get(conn.place()).and_then(Option::as_ref);
         let matches = entry.is_some_and(|entry| {
             entry.link.conn == conn
@@ -641,7 +337,7 @@ impl Shard {
     }
 
     /// The socket is gone.
-    pub(super) fn on_closed(&mut self, conn: ConnId) {
+    pub(in crate::shard) fn on_closed(&mut self, conn: ConnId) {
         if let Some(entry) = self.take_conn(conn) {
             self.forget(&entry);
         }
@@ -668,7 +364,7 @@ impl Shard {
     }
 
     /// Silence: closes the connection, or says when to look again.
-    pub(super) fn check_silence(&mut self, conn: ConnId) {
+    pub(in crate::shard) fn check_silence(&mut self, conn: ConnId) {
         let now = self.now.mono_ms;
         let Some(entry) = self.take_conn(conn) else {
             return;
@@ -689,7 +385,7 @@ impl Shard {
         }
     }
 
-    pub(super) fn connection_infos(&self) -> Vec<ConnectionInfo> {
+    pub(in crate::shard) fn connection_infos(&self) -> Vec<ConnectionInfo> {
         let entries = self.conns.iter().flatten();
         entries.map(|entry| entry.link.info(self.now.unix_ms, self.now.mono_ms)).collect()
     }
@@ -728,46 +424,6 @@ impl Shard {
         link.traffic.count_frame_out(size);
         self.vars.traffic.count_frame_out(size);
         self.out.push_write(link.conn, range);
-    }
-
-    fn salt(&mut self) -> [u8; SALT_SIZE] {
-        const ALPHABET: &[u8; 62] =
-            b"0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ";
-        let mut salt = [0u8; SALT_SIZE];
-        self.rng.fill_bytes(&mut salt);
-        salt.map(|byte| ALPHABET.get(usize::from(byte) % 62).copied().unwrap_or(b'0'))
-    }
-}
-
-struct Draft<'a> {
-    id: i64,
-    channel_id: &'a str,
-    channel_type: u8,
-    client_msg_no: &'a str,
-    flags: u8,
-    setting: u8,
-    expire: u32,
-    topic: &'a str,
-    stream_no: &'a str,
-}
-
-impl Live {
-    /// Whether this session may send now, apart from any channel.
-    fn may_send(&mut self, now_ms: u64, per_second_max: u32) -> Code {
-        if self.send_ban {
-            return Code::SendBan;
-        }
-        if per_second_max > 0 {
-            let second = now_ms / 1000;
-            if second != self.send_second {
-                (self.send_second, self.sends) = (second, 0);
-            }
-            self.sends = self.sends.saturating_add(1);
-            if self.sends > per_second_max {
-                return Code::RateLimit;
-            }
-        }
-        Code::Success
     }
 }
 
