@@ -12,10 +12,8 @@ use crate::config::Sources;
 /// A message server that WuKongIM v2.2.5 clients, back ends and deployments use unchanged.
 #[derive(Debug, Parser)]
 #[command(name = "jindou", version, args_override_self = true)]
-#[command(
-    after_help = "Without a command the server runs, with data below $HOME/wukongim.\n\
-    Every setting is also an environment variable: see `jindou config --example`."
-)]
+#[command(after_help = "Without a command the server runs, with data below $HOME/wukongim.\n\
+    Every setting is also an environment variable: see `jindou config --example`.")]
 pub struct Cli {
     /// What to do instead of running the server
     #[command(subcommand)]
@@ -57,11 +55,7 @@ pub enum Command {
     #[command(disable_help_flag = true)]
     Bench {
         /// Arguments of the load generator
-        #[arg(
-            trailing_var_arg = true,
-            allow_hyphen_values = true,
-            value_name = "ARGS"
-        )]
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
         args: Vec<OsString>,
     },
 }
@@ -71,10 +65,7 @@ impl Cli {
     pub fn sources(&self) -> Sources {
         Sources {
             // An empty path is none, as for v2.2.5.
-            file: self
-                .config
-                .clone()
-                .filter(|path| !path.as_os_str().is_empty()),
+            file: self.config.clone().filter(|path| !path.as_os_str().is_empty()),
             ignore_missing: self.ignore_missing_config,
             mode: self.mode.clone().filter(|mode| !mode.is_empty()),
         }
@@ -114,10 +105,7 @@ mod tests {
 
     #[test]
     fn the_images_command_line_works() {
-        let cli = parse(&[
-            "--config=/root/wukongim/wk.yaml",
-            "--ignoreMissingConfig=true",
-        ]);
+        let cli = parse(&["--config=/root/wukongim/wk.yaml", "--ignoreMissingConfig=true"]);
         let sources = cli.sources();
         assert_eq!(sources.file, Some(PathBuf::from("/root/wukongim/wk.yaml")));
         assert!(sources.ignore_missing && cli.command.is_none());
@@ -132,19 +120,14 @@ mod tests {
         let cli = parse(&["config", "--config", "b.yaml", "--mode", "release"]);
         assert_eq!(cli.sources().file, Some(PathBuf::from("b.yaml")));
         assert_eq!(cli.sources().mode.as_deref(), Some("release"));
-        assert!(matches!(
-            cli.command,
-            Some(Command::Config { example: false })
-        ));
+        assert!(matches!(cli.command, Some(Command::Config { example: false })));
         assert_eq!(parse(&["--config="]).sources().file, None);
     }
 
     #[test]
     fn bench_gets_its_arguments_untouched() {
         let cli = parse(&["bench", "send", "--help", "-n", "3", "--config=x"]);
-        let Some(Command::Bench { args }) = cli.command else {
-            panic!("{cli:?}")
-        };
+        let Some(Command::Bench { args }) = cli.command else { panic!("{cli:?}") };
         assert_eq!(args, ["send", "--help", "-n", "3", "--config=x"]);
     }
 }

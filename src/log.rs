@@ -35,11 +35,7 @@ pub fn start(logging: &Logging) -> anyhow::Result<()> {
     };
     let builder = tracing_subscriber::fmt().with_env_filter(filter);
     let started = if json {
-        builder
-            .event_format(Json {
-                line_numbers: logging.line_numbers,
-            })
-            .try_init()
+        builder.event_format(Json { line_numbers: logging.line_numbers }).try_init()
     } else {
         builder
             .with_ansi(std::io::stdout().is_terminal())
@@ -86,22 +82,12 @@ where
             tracing::Level::INFO => "info",
             tracing::Level::DEBUG | tracing::Level::TRACE => "debug",
         };
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap_or_default();
-        write!(
-            writer,
-            "{{\"level\":\"{level}\",\"time\":\"{}\"",
-            rfc3339(now)
-        )?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        write!(writer, "{{\"level\":\"{level}\",\"time\":\"{}\"", rfc3339(now))?;
         if let (true, Some(file), Some(line)) =
             (self.line_numbers, metadata.file(), metadata.line())
         {
-            write!(
-                writer,
-                ",\"linenum\":{}",
-                Value::from(format!("{file}:{line}"))
-            )?;
+            write!(writer, ",\"linenum\":{}", Value::from(format!("{file}:{line}")))?;
         }
         let msg = format!("【{}】{}", component(metadata.target()), fields.message);
         write!(writer, ",\"msg\":{}", Value::from(msg))?;
@@ -185,11 +171,7 @@ fn date(day: u64) -> (u64, u64, u64) {
     let day = day - (365 * year + year / 4 - year / 100);
     let month = (5 * day + 2) / 153;
     let day = day - (153 * month + 2) / 5 + 1;
-    let (month, carry) = if month < 10 {
-        (month + 3, 0)
-    } else {
-        (month - 9, 1)
-    };
+    let (month, carry) = if month < 10 { (month + 3, 0) } else { (month - 9, 1) };
     (era * 400 + year + carry, month, day)
 }
 

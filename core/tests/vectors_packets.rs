@@ -237,9 +237,9 @@ fn play(text: &str, version: u8) {
         let name = str(entry, "packet");
         let bytes = hex(str(entry, "hex"));
         let inbound = if entry["dir"] == "c2s" { &mut from_client } else { &mut from_server };
-        let fields: Vec<&Value> = match &entry["fields"] {
-            Value::Array(list) => list.iter().collect(),
-            one => vec![one],
+        let fields: Vec<&Value> = match entry["fields"].as_array() {
+            Some(list) => list.iter().collect(),
+            None => vec![&entry["fields"]],
         };
         let mut again = Vec::new();
         let mut count = 0;

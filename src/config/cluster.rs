@@ -77,9 +77,7 @@ impl Cluster {
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Cluster, ConfigError> {
         let node_id = node_id(reader)?;
         let init_nodes = init_nodes(reader)?;
-        let server_addr = reader
-            .text_if_any(&keys::SERVER_ADDR)
-            .map(|text| bare(&text).to_owned());
+        let server_addr = reader.text_if_any(&keys::SERVER_ADDR).map(|text| bare(&text).to_owned());
         let seed = seed(reader)?;
         let slots = reader.number(&keys::SLOT_REPLICAS);
         let channels = reader.number(&keys::CHANNEL_REPLICAS);
@@ -114,11 +112,7 @@ impl Cluster {
         if self.init_nodes.is_empty() {
             return;
         }
-        match self
-            .init_nodes
-            .iter()
-            .find(|member| member.id == self.node_id)
-        {
+        match self.init_nodes.iter().find(|member| member.id == self.node_id) {
             None => notices.push(Notice::Conflict(format!(
                 "cluster.initNodes does not list this node ({}); a first start needs it there",
                 self.node_id
@@ -150,16 +144,10 @@ fn node_id(reader: &mut Reader<'_>) -> Result<u16, ConfigError> {
     let id = reader.number(&keys::NODE_ID);
     if reader.notices.len() > notices {
         reader.notices.truncate(notices);
-        let written = reader
-            .raw(&keys::NODE_ID)
-            .map(|e| shown(&keys::NODE_ID, &e.raw));
-        return Err(ConfigError::NodeId {
-            written: written.unwrap_or_default(),
-        });
+        let written = reader.raw(&keys::NODE_ID).map(|e| shown(&keys::NODE_ID, &e.raw));
+        return Err(ConfigError::NodeId { written: written.unwrap_or_default() });
     }
-    u16::try_from(id).map_err(|_| ConfigError::NodeId {
-        written: id.to_string(),
-    })
+    u16::try_from(id).map_err(|_| ConfigError::NodeId { written: id.to_string() })
 }
 
 /// An unknown role is fatal, as in v2.2.5.
@@ -168,15 +156,9 @@ fn role(reader: &mut Reader<'_>) -> Result<Role, ConfigError> {
     let role = reader.choice(&keys::ROLE);
     if reader.notices.len() > notices {
         let written = reader.raw(&keys::ROLE).map(|e| shown(&keys::ROLE, &e.raw));
-        return Err(ConfigError::Role {
-            written: written.unwrap_or_default(),
-        });
+        return Err(ConfigError::Role { written: written.unwrap_or_default() });
     }
-    Ok(if role == "proxy" {
-        Role::Proxy
-    } else {
-        Role::Replica
-    })
+    Ok(if role == "proxy" { Role::Proxy } else { Role::Replica })
 }
 
 /// Items without `@` or with a strange id are skipped and told; a comma is fatal, because it makes one
@@ -184,11 +166,8 @@ fn role(reader: &mut Reader<'_>) -> Result<Role, ConfigError> {
 fn init_nodes(reader: &mut Reader<'_>) -> Result<Vec<Member>, ConfigError> {
     let mut members = BTreeMap::new();
     for item in reader.list(&keys::INIT_NODES) {
-        let fatal = |why| ConfigError::Nodes {
-            key: keys::INIT_NODES.name,
-            item: item.clone(),
-            why,
-        };
+        let fatal =
+            |why| ConfigError::Nodes { key: keys::INIT_NODES.name, item: item.clone(), why };
         if item.contains(',') {
             return Err(fatal("items are separated by blanks, not commas"));
         }
@@ -231,37 +210,22 @@ fn seed(reader: &mut Reader<'_>) -> Result<Option<Member>, ConfigError> {
     };
     let text = match raw {
         Raw::Scalar { text, .. } => text.trim().to_owned(),
-        Raw::List(items) => items
-            .first()
-            .map(|item| item.trim().to_owned())
-            .unwrap_or_default(),
+        Raw::List(items) => items.first().map(|item| item.trim().to_owned()).unwrap_or_default(),
         Raw::Nested => {
             let why = "wanted one ID@HOST:PORT";
-            return Err(ConfigError::Nodes {
-                key: key.name,
-                item: shown(key, raw),
-                why,
-            });
+            return Err(ConfigError::Nodes { key: key.name, item: shown(key, raw), why });
         }
     };
     if text.is_empty() {
         reader.keep(key, text, Origin::Default);
         return Ok(None);
     }
-    let fatal = |why| ConfigError::Nodes {
-        key: key.name,
-        item: text.clone(),
-        why,
-    };
-    let (id, addr) = text
-        .split_once('@')
-        .ok_or_else(|| fatal("wanted ID@HOST:PORT"))?;
+    let fatal = |why| ConfigError::Nodes { key: key.name, item: text.clone(), why };
+    let (id, addr) = text.split_once('@').ok_or_else(|| fatal("wanted ID@HOST:PORT"))?;
     let id = id.trim().parse().ok().and_then(member_id);
     let id = id.ok_or_else(|| fatal("the id is not within 1 to 1023"))?;
     let addr = bare(addr.trim());
-    let (host, port) = addr
-        .rsplit_once(':')
-        .ok_or_else(|| fatal("the port is missing"))?;
+    let (host, port) = addr.rsplit_once(':').ok_or_else(|| fatal("the port is missing"))?;
     if host.is_empty() || host.contains(char::is_whitespace) || port.parse::<u16>().is_err() {
         return Err(fatal("wanted ID@HOST:PORT"));
     }
@@ -281,21 +245,13 @@ fn with_port(addr: &str) -> String {
         Some((_, tail)) => tail.starts_with(':'),
         None => addr.contains(':'),
     };
-    if has_port {
-        addr.to_owned()
-    } else {
-        format!("{addr}:{MEMBER_PORT}")
-    }
+    if has_port { addr.to_owned() } else { format!("{addr}:{MEMBER_PORT}") }
 }
 
 /// Shows lists of members the way they are understood.
 pub(super) fn show_members(reader: &mut Reader<'_>, members: &[Member]) {
     if let Some(in_force) = reader.in_force.get_mut(keys::INIT_NODES.name) {
-        in_force.value = Shown::Many(
-            members
-                .iter()
-                .map(|m| format!("{}@{}", m.id, m.addr))
-                .collect(),
-        );
+        in_force.value =
+            Shown::Many(members.iter().map(|m| format!("{}@{}", m.id, m.addr)).collect());
     }
 }

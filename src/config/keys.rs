@@ -96,14 +96,7 @@ pub(super) fn variable(name: &str) -> String {
 }
 
 const fn key(name: &'static str, kind: Kind, default: &'static str, about: &'static str) -> Key {
-    Key {
-        name,
-        kind,
-        default,
-        effect: Effect::Live,
-        secret: false,
-        about,
-    }
+    Key { name, kind, default, effect: Effect::Live, secret: false, about }
 }
 
 const fn text(name: &'static str, default: &'static str, about: &'static str) -> Key {
@@ -171,14 +164,8 @@ const GIB: i64 = 1 << 30;
 const ANY: i64 = i64::MAX;
 
 /// Names below these prefixes are dead in v2.2.5, whatever follows.
-pub(super) const DEAD_PREFIXES: &[&str] = &[
-    "goPool.",
-    "deliver.",
-    "reactor.",
-    "coreReactor.",
-    "streamCache.",
-    "poller.",
-];
+pub(super) const DEAD_PREFIXES: &[&str] =
+    &["goPool.", "deliver.", "reactor.", "coreReactor.", "streamCache.", "poller."];
 
 /// Names below these prefixes are documented in places and unknown to v2.2.5.
 pub(super) const ELSEWHERE_PREFIXES: &[&str] = &["monitor.", "cluster.tls."];
@@ -362,9 +349,7 @@ keys! {
 
 /// The key of that name, in any case.
 pub(super) fn find(name: &str) -> Option<&'static Key> {
-    ALL.iter()
-        .copied()
-        .find(|key| key.name.eq_ignore_ascii_case(name))
+    ALL.iter().copied().find(|key| key.name.eq_ignore_ascii_case(name))
 }
 
 #[cfg(test)]
@@ -390,10 +375,7 @@ mod tests {
 
     #[test]
     fn every_default_is_of_its_kind_and_within_bounds() {
-        for key in ALL
-            .iter()
-            .filter(|k| k.effect == Effect::Live || k.effect == Effect::Engine)
-        {
+        for key in ALL.iter().filter(|k| k.effect == Effect::Live || k.effect == Effect::Engine) {
             let fits = match key.kind {
                 Kind::Text | Kind::List => true,
                 Kind::Choice(words) => words.contains(&key.default),

@@ -128,11 +128,7 @@ impl Runtime {
         };
         let shards = match reader.count(&keys::SHARDS) {
             0 => {
-                let shards = if machine.cores >= 4 {
-                    machine.cores - 1
-                } else {
-                    machine.cores
-                };
+                let shards = if machine.cores >= 4 { machine.cores - 1 } else { machine.cores };
                 let shards = shards.clamp(1, 1024);
                 reader.derive(&keys::SHARDS, shards.to_string());
                 shards
@@ -140,11 +136,7 @@ impl Runtime {
             shards => shards,
         };
         reader.choice(&keys::DURABILITY);
-        Runtime {
-            driver,
-            shards,
-            durability: Durability::Fsync,
-        }
+        Runtime { driver, shards, durability: Durability::Fsync }
     }
 }
 

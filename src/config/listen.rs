@@ -32,15 +32,9 @@ impl ListenAddr {
         if self.host.is_empty() {
             return Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.port)));
         }
-        (self.host.as_str(), self.port)
-            .to_socket_addrs()?
-            .next()
-            .ok_or_else(|| {
-                io::Error::new(
-                    io::ErrorKind::NotFound,
-                    format!("{} has no address", self.host),
-                )
-            })
+        (self.host.as_str(), self.port).to_socket_addrs()?.next().ok_or_else(|| {
+            io::Error::new(io::ErrorKind::NotFound, format!("{} has no address", self.host))
+        })
     }
 }
 
@@ -62,15 +56,11 @@ impl FromStr for ListenAddr {
         let text = text.split_once("://").map_or(text, |(_, rest)| rest);
         let text = text.strip_suffix('/').unwrap_or(text);
         let (host, port) = text.rsplit_once(':').ok_or("the port is missing")?;
-        let port = port
-            .parse()
-            .map_err(|_| "the port is not a number up to 65535")?;
+        let port = port.parse().map_err(|_| "the port is not a number up to 65535")?;
         let host = match host.strip_prefix('[') {
             Some(inner) => {
                 let inner = inner.strip_suffix(']').ok_or("the bracket is not closed")?;
-                inner
-                    .parse::<Ipv6Addr>()
-                    .map_err(|_| "not an IPv6 address in brackets")?;
+                inner.parse::<Ipv6Addr>().map_err(|_| "not an IPv6 address in brackets")?;
                 inner
             }
             None if host.contains(':') => return Err("an IPv6 address needs brackets"),
@@ -79,10 +69,7 @@ impl FromStr for ListenAddr {
         if host.contains(|c: char| c.is_whitespace() || c == '/' || c == '@') {
             return Err("not a host name");
         }
-        Ok(ListenAddr {
-            host: host.to_owned(),
-            port,
-        })
+        Ok(ListenAddr { host: host.to_owned(), port })
     }
 }
 
@@ -124,11 +111,9 @@ impl Listen {
                 let cert = reader.text_if_any(&keys::WSS_CERT);
                 let key = reader.text_if_any(&keys::WSS_KEY);
                 match (cert, key) {
-                    (Some(cert), Some(key)) => Some(Wss {
-                        addr,
-                        cert: cert.into(),
-                        key: key.into(),
-                    }),
+                    (Some(cert), Some(key)) => {
+                        Some(Wss { addr, cert: cert.into(), key: key.into() })
+                    }
                     _ => return Err(ConfigError::HalfKeyPair),
                 }
             }
@@ -160,11 +145,7 @@ impl Listen {
 /// told would be worse.
 fn listen_addr(reader: &mut Reader<'_>, key: &'static Key) -> Result<ListenAddr, ConfigError> {
     let text = reader.text(key);
-    text.parse().map_err(|why| ConfigError::Address {
-        key: key.name,
-        value: text,
-        why,
-    })
+    text.parse().map_err(|why| ConfigError::Address { key: key.name, value: text, why })
 }
 
 /// What `/route` and `/varz` tell (operations.md §1.4, external and intranet). Any of them may be empty.
@@ -195,11 +176,7 @@ impl Route {
             let Some(port) = port else {
                 return String::new();
             };
-            let host = if ip.contains(':') {
-                format!("[{ip}]")
-            } else {
-                ip.clone()
-            };
+            let host = if ip.contains(':') { format!("[{ip}]") } else { ip.clone() };
             let text = format!("{scheme}{host}:{port}");
             reader.derive(key, text.clone());
             text
@@ -212,16 +189,8 @@ impl Route {
         Route {
             tcp,
             ws: or(&keys::EXTERNAL_WS, "ws://", Some(listen.ws.port)),
-            wss: or(
-                &keys::EXTERNAL_WSS,
-                "wss://",
-                listen.wss.as_ref().map(|wss| wss.addr.port),
-            ),
-            manager: or(
-                &keys::EXTERNAL_MANAGER,
-                "",
-                listen.manager.as_ref().map(|m| m.port),
-            ),
+            wss: or(&keys::EXTERNAL_WSS, "wss://", listen.wss.as_ref().map(|wss| wss.addr.port)),
+            manager: or(&keys::EXTERNAL_MANAGER, "", listen.manager.as_ref().map(|m| m.port)),
             api: or(&keys::EXTERNAL_API, "http://", Some(listen.http.port)),
             intranet_tcp: or(&keys::INTRANET_TCP, "", None),
         }
@@ -243,10 +212,7 @@ fn external_ip(reader: &mut Reader<'_>, machine: &Machine) -> String {
     }
     let ip = match machine.external_ip.clone().filter(|_| auto) {
         Some(ip) => ip,
-        None => machine
-            .private_ipv4()
-            .map(|ip| ip.to_string())
-            .unwrap_or_default(),
+        None => machine.private_ipv4().map(|ip| ip.to_string()).unwrap_or_default(),
     };
     if !ip.is_empty() {
         reader.derive(&keys::EXTERNAL_IP, ip.clone());
@@ -267,28 +233,15 @@ mod tests {
             ("ws://127.0.0.1:0/", "127.0.0.1", 0, "127.0.0.1:0"),
             (":5001", "", 5001, "0.0.0.0:5001"),
             ("[::1]:80", "::1", 80, "[::1]:80"),
-            (
-                "node-1.local:65535",
-                "node-1.local",
-                65535,
-                "node-1.local:65535",
-            ),
+            ("node-1.local:65535", "node-1.local", 65535, "node-1.local:65535"),
         ] {
             let addr: ListenAddr = text.parse().unwrap();
             assert_eq!((addr.host.as_str(), addr.port), (host, port));
             assert_eq!(addr.to_string(), shown);
         }
-        for text in [
-            "",
-            "5100",
-            "host",
-            "host:",
-            "host:99999",
-            "::1:80",
-            "[::1:80",
-            "a b:1",
-            "a/b:1",
-        ] {
+        for text in
+            ["", "5100", "host", "host:", "host:99999", "::1:80", "[::1:80", "a b:1", "a/b:1"]
+        {
             assert!(text.parse::<ListenAddr>().is_err(), "{text:?}");
         }
         let any: ListenAddr = ":7".parse().unwrap();

@@ -20,9 +20,7 @@ impl Machine {
     /// This machine.
     pub fn read() -> Machine {
         Machine {
-            home: std::env::var_os("HOME")
-                .filter(|home| !home.is_empty())
-                .map(PathBuf::from),
+            home: std::env::var_os("HOME").filter(|home| !home.is_empty()).map(PathBuf::from),
             cores: std::thread::available_parallelism().map_or(1, usize::from),
             addresses: addresses(),
             external_ip: std::fs::read_to_string("external_ip.txt")

@@ -269,11 +269,7 @@ impl Config {
                 config.root_dir.display()
             )));
         }
-        Ok(Config {
-            notices: reader.notices,
-            in_force: reader.in_force,
-            ..config
-        })
+        Ok(Config { notices: reader.notices, in_force: reader.in_force, ..config })
     }
 
     /// What stands open by these settings, in plain words, for the log at start (G19).
@@ -305,26 +301,15 @@ impl Config {
             "disableEncryption is true: payloads travel readable unless TLS is in front",
         );
         door(
-            self.jwt
-                .secret
-                .as_ref()
-                .is_some_and(|secret| secret.is("secret_wukongim")),
+            self.jwt.secret.as_ref().is_some_and(|secret| secret.is("secret_wukongim")),
             "jwt.secret is the published default of v2.2.5: anyone can forge a manager log-in",
         );
         door(
-            self.manager_users
-                .iter()
-                .any(|user| user.password.is("guest")),
+            self.manager_users.iter().any(|user| user.password.is("guest")),
             "a manager user has the password guest: whoever reaches the manager port may read there",
         );
-        door(
-            admission.stress,
-            "stress is true: load-test routes are served",
-        );
-        door(
-            admission.profiling,
-            "pprofOn is true: profiling routes are served",
-        );
+        door(admission.stress, "stress is true: load-test routes are served");
+        door(admission.profiling, "pprofOn is true: profiling routes are served");
         doors
     }
 

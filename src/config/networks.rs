@@ -84,13 +84,7 @@ mod tests {
             parse("fd00::/8").unwrap(),
             parse("1.2.3.4").unwrap(),
         ]);
-        for inside in [
-            "10.2.0.1",
-            "10.3.255.255",
-            "fdab::1",
-            "1.2.3.4",
-            "::ffff:1.2.3.4",
-        ] {
+        for inside in ["10.2.0.1", "10.3.255.255", "fdab::1", "1.2.3.4", "::ffff:1.2.3.4"] {
             assert!(nets.contains(ip(inside)), "{inside}");
         }
         for outside in ["10.4.0.0", "fe80::1", "1.2.3.5", "127.0.0.1"] {

@@ -110,9 +110,7 @@ pub(super) fn hint<'a>(name: &str, candidates: impl Iterator<Item = &'a str>) ->
         .map(|candidate| (distance(&name, &candidate.to_lowercase()), candidate))
         .filter(|(d, candidate)| *d <= 3 && d * 4 <= candidate.len())
         .min_by_key(|(d, _)| *d)
-        .map_or_else(String::new, |(_, candidate)| {
-            format!(", did you mean {candidate}?")
-        })
+        .map_or_else(String::new, |(_, candidate)| format!(", did you mean {candidate}?"))
 }
 
 /// Edits (insert, remove, replace) between two words, by bytes.
@@ -125,9 +123,7 @@ fn distance(a: &str, b: &str) -> usize {
             *first = left;
         }
         for (cell, y) in row.iter_mut().skip(1).zip(b.bytes()) {
-            let best = (diagonal + usize::from(x != y))
-                .min(left + 1)
-                .min(*cell + 1);
+            let best = (diagonal + usize::from(x != y)).min(left + 1).min(*cell + 1);
             diagonal = *cell;
             *cell = best;
             left = best;
@@ -144,10 +140,7 @@ mod tests {
     fn a_typo_gets_a_hint_and_a_stranger_does_not() {
         assert_eq!(distance("kitten", "sitting"), 3);
         let keys = ["tokenAuthOn", "addr", "wsAddr"];
-        assert_eq!(
-            hint("tokenAuthOm", keys.into_iter()),
-            ", did you mean tokenAuthOn?"
-        );
+        assert_eq!(hint("tokenAuthOm", keys.into_iter()), ", did you mean tokenAuthOn?");
         assert_eq!(hint("somethingElse", keys.into_iter()), "");
         assert_eq!(hint("abcd", keys.into_iter()), "");
     }

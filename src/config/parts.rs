@@ -132,9 +132,7 @@ impl Admission {
         if stress && token_auth {
             token_auth = false;
             reader.derive(&keys::TOKEN_AUTH_ON, "false".to_owned());
-            reader.notices.push(Notice::Conflict(
-                "stress forces tokenAuthOn to false".to_owned(),
-            ));
+            reader.notices.push(Notice::Conflict("stress forces tokenAuthOn to false".to_owned()));
         }
         Admission {
             token_auth,
@@ -248,19 +246,14 @@ pub struct Outside {
 
 impl Outside {
     pub(super) fn read(reader: &mut Reader<'_>, home: Option<&Path>) -> Outside {
-        for unused in [
-            &keys::LOKI_USER,
-            &keys::LOKI_PASSWORD,
-            &keys::TRACE_SERVICE,
-            &keys::TRACE_HOST,
-        ] {
+        for unused in
+            [&keys::LOKI_USER, &keys::LOKI_PASSWORD, &keys::TRACE_SERVICE, &keys::TRACE_HOST]
+        {
             reader.text(unused);
         }
         let plugin_socket = reader.text_if_any(&keys::PLUGIN_SOCKET).map_or_else(
             || {
-                let socket = home
-                    .unwrap_or(Path::new("/"))
-                    .join(".wukong/run/wukongim.sock");
+                let socket = home.unwrap_or(Path::new("/")).join(".wukong/run/wukongim.sock");
                 reader.derive(&keys::PLUGIN_SOCKET, socket.display().to_string());
                 socket
             },

@@ -35,20 +35,12 @@ pub(super) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub(super) fn new(written: &'a Written) -> Reader<'a> {
-        Reader {
-            written,
-            notices: written.notices().to_vec(),
-            in_force: BTreeMap::new(),
-        }
+        Reader { written, notices: written.notices().to_vec(), in_force: BTreeMap::new() }
     }
 
     /// Text; empty counts as unset.
     pub(super) fn text(&mut self, key: &'static Key) -> String {
-        self.pick(
-            key,
-            |text, _| Ok((!text.is_empty()).then(|| text.to_owned())),
-            str::to_owned,
-        )
+        self.pick(key, |text, _| Ok((!text.is_empty()).then(|| text.to_owned())), str::to_owned)
     }
 
     /// Text, `None` when unset and without a default.
@@ -87,13 +79,7 @@ impl<'a> Reader<'a> {
             Raw::List(_) | Raw::Nested => None,
         };
         if parsed.is_none() {
-            self.unusable(
-                key,
-                raw,
-                origin,
-                "true or false".to_owned(),
-                "false".to_owned(),
-            );
+            self.unusable(key, raw, origin, "true or false".to_owned(), "false".to_owned());
         }
         let value = parsed.unwrap_or(false);
         self.keep(key, value.to_string(), origin.clone());
@@ -172,30 +158,14 @@ impl<'a> Reader<'a> {
                 Some(list) if list.is_empty() => (default, Origin::Default),
                 Some(list) => (list, origin.clone()),
                 None => {
-                    self.unusable(
-                        key,
-                        raw,
-                        origin,
-                        "a list".to_owned(),
-                        key.default.to_owned(),
-                    );
+                    self.unusable(key, raw, origin, "a list".to_owned(), key.default.to_owned());
                     (default, Origin::Default)
                 }
             },
         };
         // A list of secrets is shown by whoever can tell what in it is secret.
-        let shown = if key.secret {
-            vec!["***".to_owned()]
-        } else {
-            list.clone()
-        };
-        self.in_force.insert(
-            key.name,
-            InForce {
-                value: Shown::Many(shown),
-                origin,
-            },
-        );
+        let shown = if key.secret { vec!["***".to_owned()] } else { list.clone() };
+        self.in_force.insert(key.name, InForce { value: Shown::Many(shown), origin });
         list
     }
 
@@ -211,25 +181,13 @@ impl<'a> Reader<'a> {
 
     /// Whether the value in force is the default.
     pub(super) fn is_default(&self, key: &Key) -> bool {
-        self.in_force
-            .get(key.name)
-            .is_none_or(|in_force| in_force.origin == Origin::Default)
+        self.in_force.get(key.name).is_none_or(|in_force| in_force.origin == Origin::Default)
     }
 
     /// Notes what is in force for `key`; of a secret only that there is one.
     pub(super) fn keep(&mut self, key: &'static Key, text: String, origin: Origin) {
-        let text = if key.secret && !text.is_empty() {
-            "***".to_owned()
-        } else {
-            text
-        };
-        self.in_force.insert(
-            key.name,
-            InForce {
-                value: Shown::One(text),
-                origin,
-            },
-        );
+        let text = if key.secret && !text.is_empty() { "***".to_owned() } else { text };
+        self.in_force.insert(key.name, InForce { value: Shown::One(text), origin });
     }
 
     pub(super) fn unusable(

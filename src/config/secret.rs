@@ -21,10 +21,7 @@ impl Secret {
     /// Whether `given` is this secret. Takes as long for a near miss as for a far one.
     pub fn is(&self, given: &str) -> bool {
         let (a, b) = (self.0.as_bytes(), given.as_bytes());
-        let differing = a
-            .iter()
-            .zip(b)
-            .fold(0, |differing, (x, y)| differing | (x ^ y));
+        let differing = a.iter().zip(b).fold(0, |differing, (x, y)| differing | (x ^ y));
         a.len() == b.len() && differing == 0
     }
 }

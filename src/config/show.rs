@@ -24,10 +24,7 @@ pub(super) fn in_force(values: &BTreeMap<&'static str, InForce>) -> String {
                 format!("  # {origin}")
             }
         };
-        push(
-            &mut out,
-            format_args!("{indent}{}: {value}{remark}\n", leaf(key)),
-        );
+        push(&mut out, format_args!("{indent}{}: {value}{remark}\n", leaf(key)));
     }
     out
 }
@@ -53,9 +50,9 @@ pub fn example() -> String {
             push(&mut out, format_args!("{indent}# ({bounds})\n"));
         }
         let value = match key.kind {
-            keys::Kind::List => shown(&Shown::Many(
-                key.default.split_whitespace().map(str::to_owned).collect(),
-            )),
+            keys::Kind::List => {
+                shown(&Shown::Many(key.default.split_whitespace().map(str::to_owned).collect()))
+            }
             keys::Kind::Text
             | keys::Kind::Choice(_)
             | keys::Kind::Bool
@@ -73,11 +70,7 @@ pub fn example() -> String {
         .iter()
         .filter(|key| matches!(key.effect, Effect::Dead | Effect::Engine))
         .map(|key| key.name.to_owned())
-        .chain(
-            keys::DEAD_PREFIXES
-                .iter()
-                .map(|prefix| format!("{prefix}*")),
-        )
+        .chain(keys::DEAD_PREFIXES.iter().map(|prefix| format!("{prefix}*")))
     {
         if width + name.len() > 98 {
             out.push_str("\n#");
@@ -91,10 +84,7 @@ pub fn example() -> String {
 }
 
 fn live() -> impl Iterator<Item = &'static Key> {
-    keys::ALL
-        .iter()
-        .copied()
-        .filter(|key| key.effect == Effect::Live)
+    keys::ALL.iter().copied().filter(|key| key.effect == Effect::Live)
 }
 
 fn leaf(key: &Key) -> &str {
@@ -112,12 +102,7 @@ impl Groups {
     fn enter(&mut self, out: &mut String, key: &Key) -> String {
         let mut path: Vec<&str> = key.name.split('.').collect();
         path.pop();
-        let same = self
-            .open
-            .iter()
-            .zip(&path)
-            .take_while(|(open, part)| open == *part)
-            .count();
+        let same = self.open.iter().zip(&path).take_while(|(open, part)| open == *part).count();
         self.open.truncate(same);
         for part in path.iter().skip(same) {
             let indent = "  ".repeat(self.open.len());
@@ -142,9 +127,7 @@ fn shown(value: &Shown) -> String {
 /// A YAML scalar: bare where that is unmistakable, else quoted.
 fn scalar(text: &str) -> String {
     let bare = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '/' || c == '_')
-        && text
-            .chars()
-            .all(|c| c.is_ascii_alphanumeric() || "_-./:".contains(c))
+        && text.chars().all(|c| c.is_ascii_alphanumeric() || "_-./:".contains(c))
         && !text.ends_with(':');
     if bare { text.to_owned() } else { quoted(text) }
 }

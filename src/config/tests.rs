@@ -19,9 +19,7 @@ fn machine() -> Machine {
 
 fn written(file: &str, env: &[(&str, &str)]) -> Written {
     let pairs = tree::yaml(file).unwrap();
-    let env = env
-        .iter()
-        .map(|(n, t)| (OsString::from(n), OsString::from(t)));
+    let env = env.iter().map(|(n, t)| (OsString::from(n), OsString::from(t)));
     Written::join(Some((Path::new("wk.yaml"), pairs)), env, None)
 }
 
@@ -30,9 +28,7 @@ fn config(file: &str, env: &[(&str, &str)]) -> Config {
 }
 
 fn refused(file: &str, env: &[(&str, &str)]) -> String {
-    Config::new(&written(file, env), &machine())
-        .unwrap_err()
-        .to_string()
+    Config::new(&written(file, env), &machine()).unwrap_err().to_string()
 }
 
 fn said(config: &Config) -> Vec<String> {
@@ -45,13 +41,7 @@ fn nothing_written_gives_v2s_defaults() {
     assert_eq!(said(&c), Vec::<String>::new());
     assert_eq!(c.root_dir, Path::new("/home/u/wukongim"));
     assert_eq!(c.data_dir, Path::new("/home/u/wukongim/data"));
-    let ports = [
-        &c.listen.tcp,
-        &c.listen.ws,
-        &c.listen.http,
-        &c.listen.cluster,
-    ]
-    .map(|l| l.port);
+    let ports = [&c.listen.tcp, &c.listen.ws, &c.listen.http, &c.listen.cluster].map(|l| l.port);
     assert_eq!(ports, [5100, 5200, 5001, 11110]);
     assert_eq!(c.listen.manager.as_ref().unwrap().port, 5300);
     assert_eq!(c.listen.demo.as_ref().unwrap().port, 5172);
@@ -65,11 +55,7 @@ fn nothing_written_gives_v2s_defaults() {
     );
     assert_eq!(
         c.runtime,
-        Runtime {
-            driver: Driver::Auto,
-            shards: 2,
-            durability: Durability::Fsync
-        }
+        Runtime { driver: Driver::Auto, shards: 2, durability: Durability::Fsync }
     );
     assert_eq!(c.logging.level, Level::Debug);
     assert!(!c.admission.token_auth && c.admission.encryption && !c.admission.person_allow_list);
@@ -88,39 +74,21 @@ fn the_nine_variables_of_the_deployment_guide_work() {
             ("WK_EXTERNAL_WSADDR", "ws://1.2.3.4:15200"),
             ("WK_EXTERNAL_TCPADDR", "1.2.3.4:15100"),
             ("WK_TRACE_PROMETHEUSAPIURL", "http://10.206.0.2:9090"),
-            (
-                "WK_CLUSTER_INITNODES",
-                "1@10.206.0.10  2@10.206.0.12\t3@10.206.0.5",
-            ),
+            ("WK_CLUSTER_INITNODES", "1@10.206.0.10  2@10.206.0.12\t3@10.206.0.5"),
         ],
     );
     assert_eq!(said(&c), Vec::<String>::new());
     assert_eq!((c.mode, c.logging.level), (Mode::Release, Level::Info));
-    let nodes: Vec<_> = c
-        .cluster
-        .init_nodes
-        .iter()
-        .map(|m| (m.id, m.addr.as_str()))
-        .collect();
+    let nodes: Vec<_> = c.cluster.init_nodes.iter().map(|m| (m.id, m.addr.as_str())).collect();
     assert_eq!(
         nodes,
-        [
-            (1, "10.206.0.10:11110"),
-            (2, "10.206.0.12:11110"),
-            (3, "10.206.0.5:11110")
-        ]
+        [(1, "10.206.0.10:11110"), (2, "10.206.0.12:11110"), (3, "10.206.0.5:11110")]
     );
-    assert_eq!(
-        c.cluster.api_url.as_deref(),
-        Some("http://10.206.0.10:5001")
-    );
+    assert_eq!(c.cluster.api_url.as_deref(), Some("http://10.206.0.10:5001"));
     assert_eq!(c.route.ws, "ws://1.2.3.4:15200");
     assert_eq!(c.route.tcp, "1.2.3.4:15100");
     assert_eq!(c.route.intranet_tcp, "10.206.0.10:5100");
-    assert_eq!(
-        c.outside.prometheus.as_deref(),
-        Some("http://10.206.0.2:9090")
-    );
+    assert_eq!(c.outside.prometheus.as_deref(), Some("http://10.206.0.2:9090"));
 }
 
 #[test]
@@ -129,10 +97,7 @@ fn zero_means_unset_for_numbers_texts_and_durations_but_not_for_booleans() {
         "messageRetry: {maxCount: 0, interval: 0}\nmanagerUID: ''\nmanager: {on: false}\nwhitelistOffOfPerson: false",
         &[],
     );
-    assert_eq!(
-        (c.messaging.retry_max, c.messaging.retry_interval),
-        (5, Duration::from_secs(60))
-    );
+    assert_eq!((c.messaging.retry_max, c.messaging.retry_interval), (5, Duration::from_secs(60)));
     assert_eq!(c.admission.manager_uid, "____manager");
     assert_eq!(c.listen.manager, None);
     assert!(c.admission.person_allow_list);
@@ -157,14 +122,10 @@ fn what_cannot_be_used_is_told_with_what_is_used() {
     let said = said(&c);
     assert_eq!(said.len(), 8, "{said:#?}");
     assert!(
-        said.iter()
-            .any(|s| s.contains("connIdleTime") && s.contains("nanoseconds")),
+        said.iter().any(|s| s.contains("connIdleTime") && s.contains("nanoseconds")),
         "{said:#?}"
     );
-    assert!(
-        said.iter().any(|s| s.starts_with("managerToken = \"***\"")),
-        "{said:#?}"
-    );
+    assert!(said.iter().any(|s| s.starts_with("managerToken = \"***\"")), "{said:#?}");
 }
 
 #[test]
@@ -202,16 +163,10 @@ fn node_numbers_roles_and_users_are_strict() {
         assert!(text.contains("1 to 1023"), "{text}");
     }
     assert_eq!(config("cluster: {nodeId: 1023}", &[]).cluster.node_id, 1023);
-    assert_eq!(
-        config("cluster: {role: Proxy}", &[]).cluster.role,
-        Role::Proxy
-    );
+    assert_eq!(config("cluster: {role: Proxy}", &[]).cluster.role, Role::Proxy);
     assert!(refused("cluster: {role: boss}", &[]).contains("replica or proxy"));
     let text = refused("", &[("WK_AUTH_USERS", "admin:hunter2")]);
-    assert!(
-        text.contains("item 1") && !text.contains("hunter2"),
-        "{text}"
-    );
+    assert!(text.contains("item 1") && !text.contains("hunter2"), "{text}");
     assert!(refused("", &[("WK_AUTH_USERS", "____manager:x:*")]).contains("managerUID"));
     let c = config("", &[("WK_AUTH_USERS", "admin:strong:* guest:guest:[*:r]")]);
     assert_eq!(c.manager_users.len(), 2);
@@ -224,12 +179,7 @@ fn init_nodes_skip_what_v2_skips_and_say_so() {
         "cluster:\n  nodeId: 2\n  initNodes: ['2@a', 'b', 'x@c', '3@tcp://d:1', '4@e:5@f', '2@g']",
         &[],
     );
-    let nodes: Vec<_> = c
-        .cluster
-        .init_nodes
-        .iter()
-        .map(|m| (m.id, m.addr.as_str()))
-        .collect();
+    let nodes: Vec<_> = c.cluster.init_nodes.iter().map(|m| (m.id, m.addr.as_str())).collect();
     assert_eq!(nodes, [(2, "g:11110"), (3, "d:1"), (4, "e:5")]);
     assert_eq!(said(&c).len(), 3);
     for bad in ["1@a,2@b", "0@a", "1024@a"] {
@@ -239,27 +189,12 @@ fn init_nodes_skip_what_v2_skips_and_say_so() {
         );
     }
     assert_eq!(
-        config("", &[("WK_CLUSTER_INITNODES", "1001@[::1]")])
-            .cluster
-            .init_nodes[0]
-            .addr,
+        config("", &[("WK_CLUSTER_INITNODES", "1001@[::1]")]).cluster.init_nodes[0].addr,
         "[::1]:11110"
     );
-    let c = config(
-        "",
-        &[
-            ("WK_CLUSTER_INITNODES", "1@a"),
-            ("WK_CLUSTER_SERVERADDR", "z:1"),
-        ],
-    );
+    let c = config("", &[("WK_CLUSTER_INITNODES", "1@a"), ("WK_CLUSTER_SERVERADDR", "z:1")]);
     assert!(said(&c)[0].contains("does not list this node"));
-    let c = config(
-        "",
-        &[
-            ("WK_CLUSTER_INITNODES", "1001@a"),
-            ("WK_CLUSTER_SERVERADDR", "z:1"),
-        ],
-    );
+    let c = config("", &[("WK_CLUSTER_INITNODES", "1001@a"), ("WK_CLUSTER_SERVERADDR", "z:1")]);
     assert!(said(&c)[0].contains("differs"));
 }
 
@@ -290,10 +225,7 @@ fn replica_counts_follow_the_nodes_unless_fixed() {
     let c = config("", &[]);
     let counts: Vec<usize> = (1..=7).map(|n| c.cluster.replicas(n)).collect();
     assert_eq!(counts, [1, 2, 3, 3, 5, 5, 5]);
-    let c = config(
-        "cluster: {slotReplicaCount: 3, channelReplicaCount: 1}",
-        &[],
-    );
+    let c = config("cluster: {slotReplicaCount: 3, channelReplicaCount: 1}", &[]);
     assert_eq!((c.cluster.replicas(1), c.cluster.replicas(5)), (1, 3));
 }
 
@@ -311,17 +243,10 @@ fn route_addresses_are_derived_from_ip_and_ports() {
     assert_eq!(c.route.intranet_tcp, "");
     let c = config("external: {ip: 9.9.9.9, tcpAddr: 'ws://h:1'}", &[]);
     assert_eq!(
-        (
-            c.route.tcp.as_str(),
-            c.route.ws.as_str(),
-            c.route.wss.as_str()
-        ),
+        (c.route.tcp.as_str(), c.route.ws.as_str(), c.route.wss.as_str()),
         ("h:1", "ws://9.9.9.9:5200", "")
     );
-    let auto = Machine {
-        external_ip: Some("7.7.7.7".to_owned()),
-        ..machine()
-    };
+    let auto = Machine { external_ip: Some("7.7.7.7".to_owned()), ..machine() };
     let c = Config::new(&written("external: {autoGetExternalIP: true}", &[]), &auto).unwrap();
     assert_eq!(c.route.tcp, "7.7.7.7:5100");
 }
@@ -332,10 +257,7 @@ fn addresses_and_tls_files_are_strict() {
     assert!(refused("httpAddr: 'h:99999'", &[]).contains("httpAddr"));
     assert!(refused("wssAddr: ':5210'\nwssConfig: {certFile: c}", &[]).contains("keyFile"));
     assert!(said(&config("wssConfig: {certFile: c}", &[]))[0].contains("wssAddr is not set"));
-    let homeless = Machine {
-        home: None,
-        ..machine()
-    };
+    let homeless = Machine { home: None, ..machine() };
     assert!(Config::new(&written("", &[]), &homeless).is_err());
     assert!(Config::new(&written("rootDir: /d", &[]), &homeless).is_ok());
 }
@@ -351,10 +273,7 @@ fn a_relative_root_is_told() {
 fn shards_leave_a_core_to_the_lanes_from_four_on() {
     let shards = |cores| {
         let machine = Machine { cores, ..machine() };
-        Config::new(&written("", &[]), &machine)
-            .unwrap()
-            .runtime
-            .shards
+        Config::new(&written("", &[]), &machine).unwrap().runtime.shards
     };
     assert_eq!([1, 2, 3, 4, 8].map(shards), [1, 2, 3, 3, 7]);
     assert_eq!(config("shards: 6", &[]).runtime.shards, 6);
@@ -363,20 +282,10 @@ fn shards_leave_a_core_to_the_lanes_from_four_on() {
 #[test]
 fn open_doors_are_named() {
     let doors = config("", &[]).open_doors();
-    assert!(
-        doors
-            .iter()
-            .any(|d| d.starts_with("managerToken is not set"))
-    );
+    assert!(doors.iter().any(|d| d.starts_with("managerToken is not set")));
     assert!(doors.iter().any(|d| d.starts_with("tokenAuthOn is false")));
-    let closed = config(
-        "managerToken: t\ntokenAuthOn: true\nauth: {users: ['a:b:*']}",
-        &[],
-    );
-    assert_eq!(
-        closed.open_doors(),
-        ["users whose uid ends in ___vstr connect without a token"]
-    );
+    let closed = config("managerToken: t\ntokenAuthOn: true\nauth: {users: ['a:b:*']}", &[]);
+    assert_eq!(closed.open_doors(), ["users whose uid ends in ___vstr connect without a token"]);
     let known = config("jwt: {secret: secret_wukongim}", &[]).open_doors();
     assert!(known.iter().any(|d| d.contains("forge")));
     let stressed = config("stress: true\ntokenAuthOn: true", &[]);
@@ -386,15 +295,10 @@ fn open_doors_are_named() {
 #[test]
 fn the_fingerprint_covers_what_a_cluster_must_agree_on() {
     let base = config("", &[]).fingerprint();
-    assert_eq!(
-        base,
-        config("cluster: {nodeId: 7}\nlimits: {frameMax: 64KiB}", &[]).fingerprint()
-    );
-    for file in [
-        "cluster: {slotCount: 128}",
-        "limits: {dedupeCountMax: 5}",
-        "limits: {dedupeTimeMax: 1h}",
-    ] {
+    assert_eq!(base, config("cluster: {nodeId: 7}\nlimits: {frameMax: 64KiB}", &[]).fingerprint());
+    for file in
+        ["cluster: {slotCount: 128}", "limits: {dedupeCountMax: 5}", "limits: {dedupeTimeMax: 1h}"]
+    {
         assert_ne!(base, config(file, &[]).fingerprint(), "{file}");
     }
 }
@@ -416,10 +320,7 @@ fn secrets_are_never_shown_and_origins_are() {
         "shards: 2  # derived",
         "  expire: 30d",
     ] {
-        assert!(
-            shown.lines().any(|l| l == line),
-            "{line} is not in\n{shown}"
-        );
+        assert!(shown.lines().any(|l| l == line), "{line} is not in\n{shown}");
     }
     assert!(tree::yaml(&shown).is_ok());
 }
@@ -433,10 +334,7 @@ fn a_file_that_cannot_be_used_is_fatal_unless_told_otherwise() {
     let strange = dir.path().join("wk.conf");
     std::fs::write(&strange, "").unwrap();
     for path in [missing, broken, strange] {
-        let mut sources = Sources {
-            file: Some(path),
-            ..Sources::default()
-        };
+        let mut sources = Sources { file: Some(path), ..Sources::default() };
         assert!(load(&sources).is_err());
         sources.ignore_missing = true;
         let config = load(&sources).unwrap();
@@ -449,20 +347,13 @@ fn a_file_that_cannot_be_used_is_fatal_unless_told_otherwise() {
 fn the_example_file_is_the_table_of_keys() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/wk.yaml");
     let file = std::fs::read_to_string(path).unwrap();
-    assert!(
-        file == example(),
-        "deploy/wk.yaml is stale: write it with `jindou config --example`"
-    );
+    assert!(file == example(), "deploy/wk.yaml is stale: write it with `jindou config --example`");
 }
 
 #[test]
 fn the_example_file_says_the_defaults() {
     let example = example();
-    assert_eq!(
-        tree::yaml(&example),
-        Ok(Vec::new()),
-        "a copy of the example sets nothing"
-    );
+    assert_eq!(tree::yaml(&example), Ok(Vec::new()), "a copy of the example sets nothing");
     let uncommented: String = example
         .lines()
         .map(|line| {
@@ -479,17 +370,11 @@ fn the_example_file_says_the_defaults() {
     let unset = config("", &[]);
     assert_eq!(said(&set), Vec::<String>::new());
     let strip = |c: &Config| {
-        let lines: Vec<String> = c
-            .show()
-            .lines()
-            .map(|l| l.split("  # ").next().unwrap().to_owned())
-            .collect();
+        let lines: Vec<String> =
+            c.show().lines().map(|l| l.split("  # ").next().unwrap().to_owned()).collect();
         lines
     };
     assert_eq!(strip(&set), strip(&unset));
-    let live = keys::ALL
-        .iter()
-        .filter(|k| k.effect == keys::Effect::Live)
-        .count();
+    let live = keys::ALL.iter().filter(|k| k.effect == keys::Effect::Live).count();
     assert_eq!(set.in_force.len(), live, "every live key is read");
 }

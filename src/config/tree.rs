@@ -24,26 +24,15 @@ pub(super) enum Raw {
 
 /// Reads `path`, in the format its extension names (yaml, yml, json, toml).
 pub(super) fn read(path: &Path) -> Result<Vec<(String, Raw)>, ConfigError> {
-    let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Read {
-        path: path.to_owned(),
-        source,
-    })?;
-    let extension = path
-        .extension()
-        .and_then(|e| e.to_str())
-        .unwrap_or("")
-        .to_ascii_lowercase();
-    let syntax = |reason: String| ConfigError::Syntax {
-        path: path.to_owned(),
-        reason,
-    };
+    let text = std::fs::read_to_string(path)
+        .map_err(|source| ConfigError::Read { path: path.to_owned(), source })?;
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or("").to_ascii_lowercase();
+    let syntax = |reason: String| ConfigError::Syntax { path: path.to_owned(), reason };
     match extension.as_str() {
         "yaml" | "yml" => yaml(&text).map_err(syntax),
         "json" => json(&text).map_err(syntax),
         "toml" => toml(&text).map_err(syntax),
-        _ => Err(ConfigError::Format {
-            path: path.to_owned(),
-        }),
+        _ => Err(ConfigError::Format { path: path.to_owned() }),
     }
 }
 
@@ -76,13 +65,7 @@ fn yaml_node(at: &str, node: &Yaml, flat: &mut Vec<(String, Raw)>) -> Result<(),
         node if is_null(node) => {}
         Yaml::Representation(text, style, _) => {
             let bare = *style == ScalarStyle::Plain;
-            flat.push((
-                at.to_owned(),
-                Raw::Scalar {
-                    text: text.to_string(),
-                    bare,
-                },
-            ));
+            flat.push((at.to_owned(), Raw::Scalar { text: text.to_string(), bare }));
         }
         Yaml::Sequence(items) => {
             let list: Option<Vec<String>> = items.iter().map(yaml_text).collect();
@@ -129,22 +112,10 @@ fn json_node(at: &str, value: &serde_json::Value, flat: &mut Vec<(String, Raw)>)
     match value {
         Value::Null => {}
         Value::Bool(_) | Value::Number(_) => {
-            flat.push((
-                at.to_owned(),
-                Raw::Scalar {
-                    text: value.to_string(),
-                    bare: true,
-                },
-            ));
+            flat.push((at.to_owned(), Raw::Scalar { text: value.to_string(), bare: true }));
         }
         Value::String(text) => {
-            flat.push((
-                at.to_owned(),
-                Raw::Scalar {
-                    text: text.clone(),
-                    bare: false,
-                },
-            ));
+            flat.push((at.to_owned(), Raw::Scalar { text: text.clone(), bare: false }));
         }
         Value::Array(items) => {
             let list: Option<Vec<String>> = items
@@ -176,11 +147,7 @@ fn toml(text: &str) -> Result<Vec<(String, Raw)>, String> {
 }
 
 fn join(at: &str, key: &str) -> String {
-    if at.is_empty() {
-        key.to_owned()
-    } else {
-        format!("{at}.{key}")
-    }
+    if at.is_empty() { key.to_owned() } else { format!("{at}.{key}") }
 }
 
 #[cfg(test)]
@@ -188,17 +155,11 @@ mod tests {
     use super::*;
 
     fn bare(text: &str) -> Raw {
-        Raw::Scalar {
-            text: text.to_owned(),
-            bare: true,
-        }
+        Raw::Scalar { text: text.to_owned(), bare: true }
     }
 
     fn quoted(text: &str) -> Raw {
-        Raw::Scalar {
-            text: text.to_owned(),
-            bare: false,
-        }
+        Raw::Scalar { text: text.to_owned(), bare: false }
     }
 
     #[test]
@@ -206,10 +167,7 @@ mod tests {
         let want = vec![
             ("mode".to_owned(), quoted("release")),
             ("cluster.nodeId".to_owned(), bare("7")),
-            (
-                "cluster.initNodes".to_owned(),
-                Raw::List(vec!["1@a".to_owned(), "2@b".to_owned()]),
-            ),
+            ("cluster.initNodes".to_owned(), Raw::List(vec!["1@a".to_owned(), "2@b".to_owned()])),
             ("logger.loki.url".to_owned(), quoted("x")),
         ];
         let got = yaml(
@@ -242,10 +200,7 @@ mod tests {
         );
         assert_eq!(
             yaml("a: &x 1\nb: *x"),
-            Ok(vec![
-                ("a".to_owned(), bare("1")),
-                ("b".to_owned(), bare("1"))
-            ])
+            Ok(vec![("a".to_owned(), bare("1")), ("b".to_owned(), bare("1"))])
         );
         assert_eq!(yaml(""), Ok(Vec::new()));
         assert_eq!(yaml("# nothing\n"), Ok(Vec::new()));
@@ -255,14 +210,7 @@ mod tests {
 
     #[test]
     fn broken_files_are_errors() {
-        for text in [
-            "a: [1",
-            "a: 1\na: 2",
-            "- 1",
-            "just text",
-            "a: {\n",
-            "\t- x: y: z",
-        ] {
+        for text in ["a: [1", "a: 1\na: 2", "- 1", "just text", "a: {\n", "\t- x: y: z"] {
             assert!(yaml(text).is_err(), "{text:?} was accepted");
         }
         assert!(json("{").is_err());

@@ -43,16 +43,11 @@ pub(super) fn read(
     let items = reader.list(&keys::AUTH_USERS);
     let mut users = Vec::with_capacity(items.len());
     for (place, item) in items.iter().enumerate() {
-        let user = parse(item, &mut reader.notices).map_err(|why| ConfigError::Users {
-            place: place + 1,
-            why,
-        })?;
+        let user = parse(item, &mut reader.notices)
+            .map_err(|why| ConfigError::Users { place: place + 1, why })?;
         if user.name == manager_uid {
             let why = "the name is managerUID's".to_owned();
-            return Err(ConfigError::Users {
-                place: place + 1,
-                why,
-            });
+            return Err(ConfigError::Users { place: place + 1, why });
         }
         users.push(user);
     }
@@ -63,11 +58,8 @@ pub(super) fn read(
 }
 
 fn masked(user: &ManagerUser) -> String {
-    let rights: Vec<String> = user
-        .rights
-        .iter()
-        .map(|right| format!("{}:{}", right.resource, right.actions))
-        .collect();
+    let rights: Vec<String> =
+        user.rights.iter().map(|right| format!("{}:{}", right.resource, right.actions)).collect();
     format!("{}:***:[{}]", user.name, rights.join(","))
 }
 
@@ -89,10 +81,7 @@ fn parse(item: &str, notices: &mut Vec<Notice>) -> Result<ManagerUser, String> {
         return Err(FORMS.to_owned());
     }
     let rights = match rights {
-        None if third == "*" => vec![Right {
-            resource: "*".to_owned(),
-            actions: "*".to_owned(),
-        }],
+        None if third == "*" => vec![Right { resource: "*".to_owned(), actions: "*".to_owned() }],
         None => return Err(FORMS.to_owned()),
         Some(_) if !third.trim().is_empty() => return Err(FORMS.to_owned()),
         Some(inside) => inside
@@ -112,11 +101,7 @@ fn parse(item: &str, notices: &mut Vec<Notice>) -> Result<ManagerUser, String> {
             })
             .collect(),
     };
-    Ok(ManagerUser {
-        name: name.to_owned(),
-        password: Secret::new(password.to_owned()),
-        rights,
-    })
+    Ok(ManagerUser { name: name.to_owned(), password: Secret::new(password.to_owned()), rights })
 }
 
 fn right_of(text: &str) -> Option<Right> {
@@ -125,10 +110,7 @@ fn right_of(text: &str) -> Option<Right> {
     let fits = !resource.is_empty()
         && !actions.is_empty()
         && actions.chars().all(|a| matches!(a, 'r' | 'w' | '*'));
-    fits.then(|| Right {
-        resource: resource.to_owned(),
-        actions: actions.to_owned(),
-    })
+    fits.then(|| Right { resource: resource.to_owned(), actions: actions.to_owned() })
 }
 
 #[cfg(test)]

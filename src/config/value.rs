@@ -31,9 +31,7 @@ pub(super) fn integer(text: &str) -> Option<i64> {
     } else if let Some(binary) = lower.strip_prefix("0b") {
         i64::from_str_radix(binary, 2)
     } else {
-        lower
-            .parse::<u64>()
-            .map(|n| i64::try_from(n).unwrap_or(i64::MAX))
+        lower.parse::<u64>().map(|n| i64::try_from(n).unwrap_or(i64::MAX))
     };
     parsed.ok().map(|n| if negative { -n } else { n })
 }
@@ -83,9 +81,7 @@ pub(super) fn duration(text: &str) -> Option<Duration> {
     while !rest.is_empty() {
         let number_end = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
         let (number, tail) = rest.split_at(number_end);
-        let unit_end = tail
-            .find(|c: char| c.is_ascii_digit() || c == '.')
-            .unwrap_or(tail.len());
+        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
         total = total.checked_add(part(number, unit_nanos(unit)?)?)?;
         rest = tail;
@@ -114,11 +110,7 @@ fn part(number: &str, unit: u128) -> Option<u128> {
     if whole.is_empty() && fraction.is_empty() {
         return None;
     }
-    let mut total = if whole.is_empty() {
-        0
-    } else {
-        whole.parse::<u128>().ok()?
-    };
+    let mut total = if whole.is_empty() { 0 } else { whole.parse::<u128>().ok()? };
     total = total.checked_mul(unit)?;
     let mut weight = unit;
     for digit in fraction.chars() {
@@ -134,11 +126,8 @@ pub(super) fn duration_text(d: Duration) -> String {
     if nanos == 0 {
         return "0s".to_owned();
     }
-    for (unit, name, sub) in [
-        (1u128, "ns", 1_000),
-        (1_000, "us", 1_000),
-        (1_000_000, "ms", 1_000),
-    ] {
+    for (unit, name, sub) in [(1u128, "ns", 1_000), (1_000, "us", 1_000), (1_000_000, "ms", 1_000)]
+    {
         if !nanos.is_multiple_of(unit * sub) {
             return format!("{}{name}", nanos / unit);
         }
@@ -190,17 +179,7 @@ mod tests {
         for (text, nanos) in cases {
             assert_eq!(duration(text), Some(Duration::from_nanos(nanos)), "{text}");
         }
-        for text in [
-            "",
-            "-1s",
-            "s",
-            "5x",
-            "1h2",
-            "1..5s",
-            "99999999999h",
-            "five",
-            ".s",
-        ] {
+        for text in ["", "-1s", "s", "5x", "1h2", "1..5s", "99999999999h", "five", ".s"] {
             assert_eq!(duration(text), None, "{text}");
         }
     }
@@ -223,26 +202,17 @@ mod tests {
 
     #[test]
     fn integers_and_sizes() {
-        for (text, n) in [
-            ("5", 5),
-            ("-3", -3),
-            ("0x10", 16),
-            ("1_000", 1000),
-            ("5.0", 5),
-            ("010", 10),
-        ] {
+        for (text, n) in
+            [("5", 5), ("-3", -3), ("0x10", 16), ("1_000", 1000), ("5.0", 5), ("010", 10)]
+        {
             assert_eq!(integer(text), Some(n), "{text}");
         }
         for text in ["", "five", "1.5", "1 2", "--1"] {
             assert_eq!(integer(text), None, "{text}");
         }
-        for (text, n) in [
-            ("4096", 4096),
-            ("8KiB", 8192),
-            ("8 kb", 8192),
-            ("2m", 2 << 20),
-            ("1G", 1 << 30),
-        ] {
+        for (text, n) in
+            [("4096", 4096), ("8KiB", 8192), ("8 kb", 8192), ("2m", 2 << 20), ("1G", 1 << 30)]
+        {
             assert_eq!(size(text), Some(n), "{text}");
         }
         assert_eq!(size("3 parsecs"), None);

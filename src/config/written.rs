@@ -33,17 +33,8 @@ impl Written {
     ) -> Written {
         let mut written = Written::default();
         if let Some(mode) = mode {
-            let raw = Raw::Scalar {
-                text: mode.to_owned(),
-                bare: false,
-            };
-            written.entries.insert(
-                keys::MODE.name,
-                Entry {
-                    raw,
-                    origin: Origin::Flag("--mode"),
-                },
-            );
+            let raw = Raw::Scalar { text: mode.to_owned(), bare: false };
+            written.entries.insert(keys::MODE.name, Entry { raw, origin: Origin::Flag("--mode") });
         }
         let variables = written.wanted(variables);
         let hidden = written.hidden_groups(&variables);
@@ -106,16 +97,10 @@ impl Written {
             return;
         }
         if below(&name, keys::ELSEWHERE_PREFIXES) {
-            return self
-                .notices
-                .push(no_effect(name, origin.clone(), Effect::Elsewhere));
+            return self.notices.push(no_effect(name, origin.clone(), Effect::Elsewhere));
         }
         let hint = hint(&name, keys::ALL.iter().map(|key| key.name));
-        self.notices.push(Notice::UnknownKey {
-            name,
-            origin: origin.clone(),
-            hint,
-        });
+        self.notices.push(Notice::UnknownKey { name, origin: origin.clone(), hint });
     }
 
     fn variable(&mut self, name: String, text: String) {
@@ -131,9 +116,7 @@ impl Written {
         }
         if below(&dotted, keys::ELSEWHERE_PREFIXES) {
             let origin = Origin::Variable(name.clone());
-            return self
-                .notices
-                .push(no_effect(name, origin, Effect::Elsewhere));
+            return self.notices.push(no_effect(name, origin, Effect::Elsewhere));
         }
         let known: Vec<String> = keys::ALL.iter().map(|key| key.variable()).collect();
         let hint = hint(&name, known.iter().map(String::as_str));
@@ -149,8 +132,7 @@ impl Written {
             Effect::Engine | Effect::Elsewhere => {
                 let default = matches!(&raw, Raw::Scalar { text, .. } if text == key.default);
                 if !default {
-                    self.notices
-                        .push(no_effect(key.name.to_owned(), origin, key.effect));
+                    self.notices.push(no_effect(key.name.to_owned(), origin, key.effect));
                 }
             }
         }
@@ -178,20 +160,14 @@ fn no_effect(key: String, origin: Origin, effect: Effect) -> Notice {
 /// Whether `name` stands below one of the prefixes (each ends in a dot), in any case.
 fn below(name: &str, prefixes: &[&str]) -> bool {
     let name = name.to_lowercase();
-    prefixes
-        .iter()
-        .any(|prefix| name.starts_with(&prefix.to_lowercase()))
+    prefixes.iter().any(|prefix| name.starts_with(&prefix.to_lowercase()))
 }
 
 /// All groups of keys: `manager`, `logger`, `logger.loki`, …
 fn groups() -> Vec<String> {
     let mut groups: Vec<String> = keys::ALL
         .iter()
-        .flat_map(|key| {
-            key.name
-                .match_indices('.')
-                .map(|(at, _)| key.name.split_at(at).0)
-        })
+        .flat_map(|key| key.name.match_indices('.').map(|(at, _)| key.name.split_at(at).0))
         .map(str::to_owned)
         .collect();
     groups.sort();
@@ -215,13 +191,9 @@ pub(super) fn shown(key: &Key, raw: &Raw) -> String {
 pub(super) fn items(raw: &Raw) -> Option<Vec<String>> {
     match raw {
         Raw::Scalar { text, .. } => Some(text.split_whitespace().map(str::to_owned).collect()),
-        Raw::List(items) => Some(
-            items
-                .iter()
-                .map(|i| i.trim().to_owned())
-                .filter(|i| !i.is_empty())
-                .collect(),
-        ),
+        Raw::List(items) => {
+            Some(items.iter().map(|i| i.trim().to_owned()).filter(|i| !i.is_empty()).collect())
+        }
         Raw::Nested => None,
     }
 }
@@ -240,9 +212,7 @@ mod tests {
 
     fn join(file: &str, env: &[(&str, &str)], mode: Option<&str>) -> Written {
         let pairs = tree::yaml(file).unwrap();
-        let env = env
-            .iter()
-            .map(|(n, t)| (OsString::from(n), OsString::from(t)));
+        let env = env.iter().map(|(n, t)| (OsString::from(n), OsString::from(t)));
         Written::join(Some((Path::new("wk.yaml"), pairs)), env, mode)
     }
 
@@ -256,11 +226,7 @@ mod tests {
 
     #[test]
     fn the_environment_wins_over_the_file_and_the_flag_is_only_a_default() {
-        let w = join(
-            "mode: test\naddr: tcp://1.1.1.1:1",
-            &[("WK_ADDR", ":2")],
-            Some("bench"),
-        );
+        let w = join("mode: test\naddr: tcp://1.1.1.1:1", &[("WK_ADDR", ":2")], Some("bench"));
         assert_eq!(text(&w, &keys::ADDR).as_deref(), Some(":2"));
         assert_eq!(text(&w, &keys::MODE).as_deref(), Some("test"));
         let w = join("", &[], Some("bench"));
@@ -271,11 +237,7 @@ mod tests {
 
     #[test]
     fn keys_are_read_in_any_case_and_an_empty_variable_is_unset() {
-        let w = join(
-            "CLUSTER:\n  NODEID: 5\nWSADDR: x",
-            &[("WK_CLUSTER_NODEID", "")],
-            None,
-        );
+        let w = join("CLUSTER:\n  NODEID: 5\nWSADDR: x", &[("WK_CLUSTER_NODEID", "")], None);
         assert_eq!(text(&w, &keys::NODE_ID).as_deref(), Some("5"));
         assert_eq!(text(&w, &keys::WS_ADDR).as_deref(), Some("x"));
         assert_eq!(said(&w), Vec::<String>::new());
@@ -284,19 +246,11 @@ mod tests {
     #[test]
     fn a_variable_with_a_groups_name_hides_the_files_group() {
         let file = "manager:\n  on: false\n  addr: :1\ndemo:\n  on: false";
-        let w = join(
-            file,
-            &[("WK_MANAGER", "x"), ("WK_MANAGER_ADDR", ":2")],
-            None,
-        );
+        let w = join(file, &[("WK_MANAGER", "x"), ("WK_MANAGER_ADDR", ":2")], None);
         assert_eq!(text(&w, &keys::MANAGER_ON), None);
         assert_eq!(text(&w, &keys::MANAGER_ADDR).as_deref(), Some(":2"));
         assert_eq!(text(&w, &keys::DEMO_ON).as_deref(), Some("false"));
-        assert!(
-            said(&w).iter().any(|s| s.starts_with("WK_MANAGER hides")),
-            "{:?}",
-            said(&w)
-        );
+        assert!(said(&w).iter().any(|s| s.starts_with("WK_MANAGER hides")), "{:?}", said(&w));
         assert_eq!(said(&w).len(), 1);
     }
 
@@ -321,20 +275,13 @@ mod tests {
     fn dead_keys_are_silent_and_those_that_only_documents_know_are_told() {
         let w = join(
             "goPool:\n  userProcess: 1\nreactor:\n  channel:\n    x: 1\nconversation:\n  cacheExpire: 1d\ncluster:\n  tls:\n    on: true\nmonitor:\n  on: true\ndb:\n  shardNum: 8\nginMode: debug",
-            &[
-                ("WK_DELIVER_MAXRETRY", "3"),
-                ("WK_TRACE_ENDPOINT", "x"),
-                ("WK_VIOLENT", "1"),
-            ],
+            &[("WK_DELIVER_MAXRETRY", "3"), ("WK_TRACE_ENDPOINT", "x"), ("WK_VIOLENT", "1")],
             None,
         );
         let told: Vec<String> = said(&w)
             .iter()
             .map(|line| line.split_whitespace().next().unwrap_or("").to_owned())
             .collect();
-        assert_eq!(
-            told,
-            ["cluster.tls.on", "monitor.on", "ginMode", "trace.endpoint"]
-        );
+        assert_eq!(told, ["cluster.tls.on", "monitor.on", "ginMode", "trace.endpoint"]);
     }
 }
