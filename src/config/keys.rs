@@ -197,7 +197,7 @@ keys! {
     DISABLE_CMD_SYNC = flag("disableCMDMessageSync", "false", "/message/sync and its ack answer an empty success");
     ALLOW_LIST_OFF = flag("whitelistOffOfPerson", "true", "true: person channels do not look at allow lists");
     CONN_IDLE_TIME = time("connIdleTime", "3m", s(1), s(30 * DAY), "a session that sends nothing for so long is closed");
-    STRESS = flag("stress", "false", "/stress/* routes; forces tokenAuthOn to false");
+    STRESS = flag("stress", "false", "/stress/* routes; unlike v2.2.5 it never switches token checks off");
     PPROF_ON = flag("pprofOn", "false", "profiling routes below /debug/ on the API port");
     OLD_V1_API = text("oldV1Api", "", "URL of a v1 server to import from at start");
     MIGRATE_START_STEP = key("migrateStartStep", Kind::Choice(&["message", "user", "channel"]), "message", "where that import begins");

@@ -99,7 +99,7 @@ impl Logging {
 /// Who may connect, and how clients speak.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Admission {
-    /// CONNECT must carry the stored token. Default no. `stress` forces no.
+    /// CONNECT must carry the stored token. Default no. `stress` does not change it.
     pub token_auth: bool,
     /// Uid of the super user. Default `____manager`.
     pub manager_uid: String,
@@ -128,14 +128,8 @@ pub struct Admission {
 impl Admission {
     pub(super) fn read(reader: &mut Reader<'_>) -> Admission {
         let stress = reader.flag(&keys::STRESS);
-        let mut token_auth = reader.flag(&keys::TOKEN_AUTH_ON);
-        if stress && token_auth {
-            token_auth = false;
-            reader.derive(&keys::TOKEN_AUTH_ON, "false".to_owned());
-            reader.notices.push(Notice::Conflict("stress forces tokenAuthOn to false".to_owned()));
-        }
         Admission {
-            token_auth,
+            token_auth: reader.flag(&keys::TOKEN_AUTH_ON),
             manager_uid: reader.text(&keys::MANAGER_UID),
             manager_token: reader.text_if_any(&keys::MANAGER_TOKEN).map(Secret::new),
             visitors_suffix: reader.text(&keys::VISITORS_SUFFIX),

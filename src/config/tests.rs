@@ -289,7 +289,7 @@ fn open_doors_are_named() {
     let known = config("jwt: {secret: secret_wukongim}", &[]).open_doors();
     assert!(known.iter().any(|d| d.contains("forge")));
     let stressed = config("stress: true\ntokenAuthOn: true", &[]);
-    assert!(!stressed.admission.token_auth && said(&stressed).len() == 1);
+    assert!(stressed.admission.token_auth, "stress switches no check off");
 }
 
 #[test]

@@ -44,7 +44,7 @@ impl Shard {
         rpc_id: Option<String>,
     ) -> Flow {
         let uid = connect.uid;
-        let size_max = self.settings.id_size_max;
+        let size_max = self.settings.uid_size_max;
         let unusable = uid.trim().is_empty()
             || has_special_char(uid)
             || uid.len() > size_max

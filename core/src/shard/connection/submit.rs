@@ -112,7 +112,7 @@ impl Shard {
             kind::AGENT => format!("{uid}@{}", draft.channel_id).into(),
             _ => draft.channel_id.into(),
         };
-        if draft.channel_id.len() > self.settings.id_size_max {
+        if draft.channel_id.len() > self.settings.channel_id_size_max {
             code = Code::ChannelIDError;
         }
         if code != Code::Success {
