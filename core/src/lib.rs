@@ -1,1 +1,4 @@
 //! The pure rules of Jindou.
+
+pub mod code;
+pub mod wire;
