@@ -266,9 +266,9 @@ fn play(text: &str, version: u8) {
         } else {
             &mut from_server
         };
-        let fields: Vec<&Value> = match &entry["fields"] {
-            Value::Array(list) => list.iter().collect(),
-            one => vec![one],
+        let fields: Vec<&Value> = match entry["fields"].as_array() {
+            Some(list) => list.iter().collect(),
+            None => vec![&entry["fields"]],
         };
         let mut again = Vec::new();
         let mut count = 0;

@@ -28,11 +28,11 @@ pub(crate) fn str<'a>(value: &'a Value, name: &str) -> &'a str {
 
 /// A whole number, given as number or as text; 0 when absent.
 pub(crate) fn number<T: TryFrom<i128>>(value: &Value, name: &str) -> T {
-    let number = match &value[name] {
-        Value::Null => 0,
-        Value::Number(number) => number.to_string().parse().unwrap(),
-        Value::String(text) => text.parse().unwrap(),
-        other => panic!("{name}: {other}"),
+    let member = &value[name];
+    let number = match (member.as_str(), member.is_null()) {
+        (Some(text), _) => text.parse().unwrap(),
+        (None, true) => 0,
+        (None, false) => member.to_string().parse().unwrap(),
     };
     T::try_from(number).unwrap_or_else(|_| panic!("{name} does not fit"))
 }
