@@ -35,6 +35,7 @@ mod codec;
 mod completion;
 pub mod dir;
 mod error;
+mod janitor;
 mod keyspace;
 pub mod log;
 pub mod memory;
@@ -42,9 +43,11 @@ pub mod state;
 #[cfg(test)]
 mod testing;
 
-pub use completion::{Completion, CompletionSender, Done, Outcome, Wake, completions, wait};
-pub use error::StorageError;
-pub use log::{LogFull, LogState, LogStorage, OnFatal};
+pub use completion::{
+    Answers, Completion, CompletionSender, Done, Outcome, Wake, completions, wait,
+};
+pub use error::{OpenError, StorageError};
+pub use log::{LogFull, LogLane, LogOptions, LogState, LogStorage, OnFatal};
 pub use memory::{MemoryLog, MemoryState};
 pub use state::{OnSynced, OpenedSlot, SnapshotReader, StateStorage};
 
