@@ -120,29 +120,30 @@ pub struct Done {
 
 impl Done {
     /// Answers at once, with a wake-up of its own.
-    pub(crate) fn answer(self, result: Result<Outcome, StorageError>) {
+    pub fn answer(self, result: Result<Outcome, StorageError>) {
         let mut answers = Answers::default();
         answers.push(self, result);
         answers.publish();
     }
 }
 
-/// The answers of one drain: published together, each shard woken once.
+/// The answers of one drain, for whoever implements a lane: published together, each shard woken
+/// once.
 #[derive(Default)]
-pub(crate) struct Answers {
+pub struct Answers {
     touched: Vec<CompletionSender>,
 }
 
 impl Answers {
     /// Queues an answer; the shard may see it from now on.
-    pub(crate) fn push(&mut self, done: Done, result: Result<Outcome, StorageError>) {
+    pub fn push(&mut self, done: Done, result: Result<Outcome, StorageError>) {
         let Done { sender, token } = done;
         sender.push(Completion::Answer { token, result });
         self.touch(sender);
     }
 
     /// Queues the report that rows were taken over.
-    pub(crate) fn persisted(&mut self, sender: &CompletionSender, size: usize) {
+    pub fn persisted(&mut self, sender: &CompletionSender, size: usize) {
         sender.push(Completion::Persisted { size });
         self.touch(sender.clone());
     }
@@ -158,7 +159,7 @@ impl Answers {
     }
 
     /// Wakes every shard that got something.
-    pub(crate) fn publish(&mut self) {
+    pub fn publish(&mut self) {
         for sender in self.touched.drain(..) {
             (sender.0.wake)();
         }

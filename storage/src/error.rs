@@ -1,6 +1,8 @@
 //! What can go wrong below the lanes.
 
-use std::sync::Arc;
+use std::{io, path::PathBuf, sync::Arc};
+
+use crate::dir::DirError;
 
 /// Why a request was not performed. Cheap to clone: one failure may answer many requests.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -43,4 +45,37 @@ impl StorageError {
             reason: reason.as_ref().into(),
         }
     }
+}
+
+/// Why the storage could not be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The data directory can't be used; it is unchanged.
+    #[error(transparent)]
+    Dir(#[from] DirError),
+    /// The database did not open.
+    #[error("the database {path} does not open: {reason}")]
+    Database {
+        /// Its directory.
+        path: PathBuf,
+        /// What the engine says.
+        reason: String,
+    },
+    /// What the database holds is not as it must be.
+    #[error(transparent)]
+    Storage(StorageError),
+    /// A file beside the databases can't be used.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the file system says.
+        source: io::Error,
+    },
+    /// A thread could not be started.
+    #[error("starting a thread: {source}")]
+    Thread {
+        /// What the system says.
+        source: io::Error,
+    },
 }

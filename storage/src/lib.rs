@@ -1,8 +1,8 @@
 //! What a node keeps on disk, and the threads that own it.
 //!
 //! This crate owns the data directory: the Raft log and votes of all groups ([`LogStorage`]), the
-//! applied state of all slots ([`StateStorage`]), their formats (a file per keyspace in
-//! [`keyspace`]) and their recovery. It knows fjall, files and threads; it will never know a
+//! applied state of all slots ([`StateStorage`]), their formats (a file per keyspace in `keyspace/`)
+//! and their recovery. It knows fjall, files and threads; it will never know a
 //! socket, an async runtime or Raft: votes, entries and memberships are bytes here.
 //!
 //! ```text
@@ -31,15 +31,23 @@
 //! For real, [`Storage::open`] gives both handles; [`MemoryLog`] and [`MemoryState`] are their
 //! twins for tests and the simulator, held to the same contract by the same tests.
 
+mod codec;
 mod completion;
+pub mod dir;
 mod error;
+mod janitor;
+mod keyspace;
 pub mod log;
 pub mod memory;
 pub mod state;
+#[cfg(test)]
+mod testing;
 
-pub use completion::{Completion, CompletionSender, Done, Outcome, Wake, completions, wait};
-pub use error::StorageError;
-pub use log::{LogFull, LogState, LogStorage, OnFatal};
+pub use completion::{
+    Answers, Completion, CompletionSender, Done, Outcome, Wake, completions, wait,
+};
+pub use error::{OpenError, StorageError};
+pub use log::{LogFull, LogLane, LogOptions, LogState, LogStorage, OnFatal};
 pub use memory::{MemoryLog, MemoryState};
 pub use state::{OnSynced, OpenedSlot, SnapshotReader, StateStorage};
 

@@ -1,9 +1,14 @@
 //! The log of all groups of a node: what it promises, whoever keeps it.
 
+mod lane;
+mod purge;
+mod store;
+
 use std::{fmt, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
+pub use self::lane::{LogLane, LogOptions};
 use crate::{completion::Done, error::StorageError};
 
 /// Called once, from the lane's thread, when a database can't be trusted any more
