@@ -1,6 +1,6 @@
 //! Raft frames between nodes: what one group's replica asks another's, and the answers.
 //!
-//! A frame is a version byte and an archived [`Ask`] or [`Answer`]. Which group it is for, and to
+//! A frame is a version byte, a CRC-32 and an archived [`Ask`] or [`Answer`]. Which group it is for, and to
 //! whom the answer goes, stands outside, in the link's envelope.
 
 use bytes::Bytes;

@@ -239,7 +239,7 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
         let membership = membership_of(opened.membership.as_deref())?;
         let rows = opened.rows.clone();
         let sink = inner.setup.sink.clone();
-        let shared = Shared::new(id, inner.setup.node.0, sink, rows.applied);
+        let shared = Rc::new(Shared::new(id, inner.setup.node.0, sink, rows.applied));
         shared.emit(Event::SlotOpened {
             slot,
             rows: Box::new(rows),

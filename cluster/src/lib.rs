@@ -29,6 +29,8 @@ mod record;
 mod router;
 mod shared;
 mod state_machine;
+#[cfg(test)]
+mod suite;
 mod types;
 mod wire;
 

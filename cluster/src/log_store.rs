@@ -36,6 +36,8 @@ pub(crate) struct LogCore {
     committed: Option<RaftLogId>,
     purged: Option<RaftLogId>,
     last: Option<RaftLogId>,
+    /// The lowest index that can be read, if any.
+    first: u64,
     /// The newest entries without holes, the last of which is `last`.
     tail: VecDeque<RaftEntry>,
     tail_size: usize,
@@ -77,6 +79,7 @@ impl LogCore {
             }
             core.push(entry);
         }
+        core.first = stored.first.unwrap_or(0);
         if core.last.map(|last| last.index) != stored.last.or(core.purged.map(|p| p.index)) {
             return Err(invalid("the last entry of a log is missing"));
         }
@@ -92,6 +95,9 @@ impl LogCore {
     }
 
     fn push(&mut self, entry: RaftEntry) {
+        if self.last == self.purged {
+            self.first = entry.log_id.index;
+        }
         self.tail_size += entry_size(&entry);
         self.last = Some(entry.log_id);
         self.tail.push_back(entry);
@@ -160,7 +166,7 @@ impl LogCore {
             Bound::Excluded(end) => *end,
             Bound::Unbounded => u64::MAX,
         };
-        let first = self.purged.map_or(0, |purged| purged.index + 1);
+        let first = self.purged.map_or(0, |purged| purged.index + 1).max(self.first);
         let last = self.last.map_or(0, |last| last.index + 1);
         (start.max(first), end.min(last))
     }

@@ -68,8 +68,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    pub(crate) fn new(group: GroupId, node: u64, sink: Sink, applied: Option<LogId>) -> Rc<Self> {
-        Rc::new(Self {
+    pub(crate) fn new(group: GroupId, node: u64, sink: Sink, applied: Option<LogId>) -> Self {
+        Self {
             group,
             slot: group.slot(),
             node,
@@ -82,7 +82,7 @@ impl Shared {
             asleep: RefCell::default(),
             on_asleep: RefCell::default(),
             incoming: RefCell::default(),
-        })
+        }
     }
 
     pub(crate) fn emit(&self, event: Event) {

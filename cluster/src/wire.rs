@@ -177,7 +177,8 @@ impl TryFrom<WireStoredMembership> for StoredMembership {
     }
 }
 
-/// Archives a value behind one version byte.
+/// Archives a value behind a version byte and a CRC-32: the archive's root is at its end, so a
+/// torn one could pass for another value.
 pub(crate) fn encode<T>(version: u8, value: &T) -> Result<Bytes, WireError>
 where
     T: for<'a> Serialize<
@@ -189,8 +190,9 @@ where
     >,
 {
     let body = rkyv::to_bytes::<rancor::Error>(value).map_err(|e| WireError::new("a value", e))?;
-    let mut bytes = Vec::with_capacity(body.len() + 1);
+    let mut bytes = Vec::with_capacity(body.len() + 5);
     bytes.push(version);
+    bytes.extend_from_slice(&crc32fast::hash(&body).to_be_bytes());
     bytes.extend_from_slice(&body);
     Ok(bytes.into())
 }
@@ -202,13 +204,16 @@ where
     T::Archived: for<'a> rkyv::bytecheck::CheckBytes<rkyv::api::high::HighValidator<'a, rancor::Error>>
         + Deserialize<T, rkyv::api::high::HighDeserializer<rancor::Error>>,
 {
-    match bytes.split_first() {
-        Some((found, body)) if *found == version => {
-            rkyv::from_bytes::<T, rancor::Error>(body).map_err(|e| WireError::new(what, e))
-        }
-        Some((found, _)) => Err(WireError::new(what, format!("version {found}"))),
-        None => Err(WireError::new(what, "no bytes")),
+    let Some((&[found, a, b, c, d], body)) = bytes.split_first_chunk::<5>() else {
+        return Err(WireError::new(what, "too short"));
+    };
+    if found != version {
+        return Err(WireError::new(what, format!("version {found}")));
     }
+    if crc32fast::hash(body) != u32::from_be_bytes([a, b, c, d]) {
+        return Err(WireError::new(what, "checksum"));
+    }
+    rkyv::from_bytes::<T, rancor::Error>(body).map_err(|e| WireError::new(what, e))
 }
 
 const MEMBERSHIP_VERSION: u8 = 1;
