@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::args::{Common, Load};
-use crate::chat::Counts;
 use crate::client::Tally;
+use crate::counts::Counts;
 use crate::engine::Dialled;
 use crate::latency::{Latency, Summary};
 use crate::process::Usage;

@@ -7,8 +7,9 @@ use anyhow::Context;
 use serde_json::json;
 
 use crate::args::{Common, FanoutArgs, IdleArgs, Load, SendArgs, Until};
-use crate::chat::{Chat, Counts, Layout, Pace};
+use crate::chat::{Chat, Layout, Pace};
 use crate::client::{Profile, Sink, Tally};
+use crate::counts::Counts;
 use crate::engine::{Dialled, Engine, nanos};
 use crate::http::Api;
 use crate::process::Usage;
