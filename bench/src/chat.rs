@@ -56,8 +56,14 @@ pub(crate) struct Chat {
     turn: usize,
     /// Highest seq seen per connection.
     seen: Vec<u32>,
-    /// Begin and end of measuring, ns.
+    /// Messages intended from here to there count towards the latencies, ns.
     window: (u64, u64),
+    /// Sends that may still be made.
+    left: u64,
+    /// When the last one was made, ns.
+    pub(crate) ended: Option<u64>,
+    /// Whether what comes in counts towards the rates.
+    pub(crate) measuring: bool,
     /// The clock as of this turn, ns.
     now: u64,
     /// When something last came in, ns.
@@ -71,6 +77,7 @@ impl Chat {
         pace: Pace,
         run: u64,
         window: (u64, u64),
+        left: u64,
     ) -> anyhow::Result<Chat> {
         let senders = layout.senders;
         Ok(Chat {
@@ -84,6 +91,9 @@ impl Chat {
             turn: 0,
             seen: vec![0; layout.uids.len()],
             window,
+            left,
+            ended: None,
+            measuring: false,
             now: 0,
             progress: 0,
             counts: Counts::new()?,
@@ -109,7 +119,7 @@ impl Chat {
                 }
             }
         }
-        loop {
+        while self.left > 0 {
             let Pace::Open(schedule) = &mut self.pace else {
                 return;
             };
@@ -128,8 +138,8 @@ impl Chat {
     /// When the open loop has to send next, ns.
     pub(crate) fn next_due(&self) -> Option<u64> {
         match &self.pace {
-            Pace::Closed { .. } => None,
-            Pace::Open(schedule) => schedule.next(),
+            Pace::Open(schedule) if self.left > 0 => schedule.next(),
+            Pace::Open(_) | Pace::Closed { .. } => None,
         }
     }
 
@@ -140,7 +150,7 @@ impl Chat {
         sender: usize,
         intended: u64,
     ) -> bool {
-        let Some(client) = engine.client(sender) else {
+        let Some(client) = engine.client(sender).filter(|_| self.left > 0) else {
             return false;
         };
         let (Some(ledger), Some(channel)) = (
@@ -159,6 +169,10 @@ impl Chat {
             *n += 1;
         }
         self.counts.sent += 1;
+        self.left -= 1;
+        if self.left == 0 {
+            self.ended = Some(self.now);
+        }
         true
     }
 
@@ -246,7 +260,7 @@ impl Sink for Chat {
         };
         if stored {
             self.counts.acked += 1;
-            self.counts.window_acked += u64::from(self.in_window(self.now));
+            self.counts.window_acked += u64::from(self.measuring);
             if self.in_window(intended) {
                 self.counts
                     .ack_latency
@@ -281,7 +295,7 @@ impl Sink for Chat {
         match ledger.deliver(seq, receiver) {
             Outcome::First { intended, complete } => {
                 self.counts.delivered += 1;
-                self.counts.window_delivered += u64::from(self.in_window(self.now));
+                self.counts.window_delivered += u64::from(self.measuring);
                 if self.in_window(intended) {
                     self.counts
                         .recv_latency
@@ -344,7 +358,7 @@ mod tests {
             channel_type: 1,
             receivers: 1,
         };
-        Chat::new(layout, pace, 0xfeed, (1_000, 2_000)).unwrap()
+        Chat::new(layout, pace, 0xfeed, (1_000, 2_000), u64::MAX).unwrap()
     }
 
     fn no(sender: usize, seq: u32) -> String {

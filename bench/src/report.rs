@@ -185,8 +185,8 @@ fn verdict(counts: &Counts, tally: &Tally, strict: bool) -> Vec<String> {
         (tally.wrong, "RECVs had a wrong key or content", true),
         (counts.lost, lost.as_str(), true),
         (
-            u64::from(counts.window_acked == 0),
-            "time window without any acknowledgement",
+            u64::from(counts.acked == 0),
+            "run without any acknowledgement",
             true,
         ),
         (counts.duplicates, "RECVs or SENDACKs came again", strict),
