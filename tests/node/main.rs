@@ -1,5 +1,5 @@
 //! Black-box tests of the built node: every test starts processes of its own and speaks only the
-//! public protocol to them. `JINDOU_TEST_DRIVER=epoll` runs all of them on the other I/O driver.
+//! public protocol to them. See `tests/README.md`.
 
 #![expect(
     clippy::unwrap_used,
@@ -8,8 +8,18 @@
     clippy::cast_possible_truncation,
     clippy::wildcard_enum_match_arm,
     unreachable_pub,
-    missing_docs,
     reason = "a test stops at the first surprise"
 )]
 
+mod conformance;
+mod doors;
+mod durability;
+mod fsync;
+mod hostile;
+mod order;
+mod programs;
+mod restart;
+mod sdk;
+mod shim;
 mod support;
+mod workload;

@@ -15,9 +15,9 @@ use jindou_core::wire::crypto::{Cipher, ClientKey};
 use jindou_core::wire::frame::{self, Connect, Flags, Frame, Recvack, Send};
 use serde_json::{Value, json};
 
+use super::PATIENCE;
 use super::node::Node;
 use super::socket::{self, Piece, Reader, Writer};
-use super::PATIENCE;
 
 /// Channel type of a chat of two.
 pub const PERSON: u8 = 1;
@@ -131,7 +131,7 @@ impl Login {
 /// Why there is no session.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// A CONNACK (or a JSON-RPC error) with this reason.
+    /// A CONNACK (or a JSON-RPC error) with this reason, and then the close.
     Reason(u8),
     /// The connection was closed, or never opened, without an answer.
     Closed,
@@ -162,11 +162,17 @@ pub struct Received {
 /// What came to a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    Connack { reason: u8, cipher: Option<Cipher> },
+    Connack {
+        reason: u8,
+        cipher: Option<Cipher>,
+    },
     Ack(Ack),
     Recv(Received),
     Pong,
-    Disconnect { reason: u8, text: String },
+    Disconnect {
+        reason: u8,
+        text: String,
+    },
     /// Something that no server may say, or that this client cannot read.
     Garbage(String),
     Closed,
@@ -200,10 +206,14 @@ impl Client {
         let (binary, key) = login.frame();
         let connect = match login.transport.is_json() {
             false => binary,
-            true => request("connect", "connect", &json!({
-                "uid": login.uid, "token": login.token, "deviceId": login.device_id,
-                "deviceFlag": login.device_flag, "clientTimestamp": 1_700_000_000_000_i64,
-            })),
+            true => request(
+                "connect",
+                "connect",
+                &json!({
+                    "uid": login.uid, "token": login.token, "deviceId": login.device_id,
+                    "deviceFlag": login.device_flag, "clientTimestamp": 1_700_000_000_000_i64,
+                }),
+            ),
         };
         let written = writer.messages(&[connect], login.transport.is_json());
         written.map_err(|_| Refusal::Closed)?;
@@ -237,11 +247,20 @@ impl Client {
             client_seq: AtomicU32::new(0),
         };
         match client.next(PATIENCE) {
-            Some((_, Event::Connack { reason: SUCCESS, cipher })) => {
+            Some((
+                _,
+                Event::Connack {
+                    reason: SUCCESS,
+                    cipher,
+                },
+            )) => {
                 client.cipher = cipher;
                 Ok(client)
             }
-            Some((_, Event::Connack { reason, .. })) => Err(Refusal::Reason(reason)),
+            Some((_, Event::Connack { reason, .. })) => {
+                client.closed();
+                Err(Refusal::Reason(reason))
+            }
             Some((_, Event::Closed)) => Err(Refusal::Closed),
             Some((_, other)) => panic!("{other:?} instead of CONNACK"),
             None => Err(Refusal::Silence),
@@ -261,28 +280,53 @@ impl Client {
                 "channelId": to.id, "channelType": to.kind, "clientMsgNo": client_msg_no,
                 "payload": BASE64_STANDARD.encode(payload), "header": {"redDot": true},
             });
-            return (client_seq, request("send", &client_seq.to_string(), &params));
+            return (
+                client_seq,
+                request("send", &client_seq.to_string(), &params),
+            );
         }
-        let mut sealed = Vec::new();
+        let wire = self.seal(payload);
+        (
+            client_seq,
+            self.frame_of_wire(client_seq, to, client_msg_no, &wire),
+        )
+    }
+
+    /// The wire form of a payload in a binary SEND.
+    pub fn seal(&self, payload: &[u8]) -> Vec<u8> {
+        let mut wire = Vec::new();
         match &self.cipher {
-            Some(cipher) => cipher.seal(payload, &mut sealed),
-            None => sealed.extend_from_slice(payload),
+            Some(cipher) => cipher.seal(payload, &mut wire),
+            None => wire.extend_from_slice(payload),
         }
-        let flags = Flags { red_dot: true, ..Flags::default() };
+        wire
+    }
+
+    /// A binary SEND with this wire form of a payload, whatever it is, under a right key.
+    pub fn frame_of_wire(
+        &self,
+        client_seq: u32,
+        to: &Channel,
+        client_msg_no: &str,
+        payload: &[u8],
+    ) -> Vec<u8> {
         let mut send = Send {
-            flags,
+            flags: Flags {
+                red_dot: true,
+                ..Flags::default()
+            },
             client_seq,
             client_msg_no,
             channel_id: &to.id,
             channel_type: to.kind,
-            payload: &sealed,
+            payload,
             ..Send::default()
         };
         let key = self.cipher.map(|cipher| cipher.send_key(&send));
         send.msg_key = key.as_ref().map_or("", |key| str::from_utf8(key).unwrap());
         let mut out = Vec::new();
         frame::encode(&Frame::Send(send), self.login.version, &mut out).unwrap();
-        (client_seq, out)
+        out
     }
 
     /// Writes a SEND; the client_seq that its SENDACK will carry.
@@ -318,11 +362,6 @@ impl Client {
         };
         self.write(&[ping]).unwrap();
         self.find("PONG", |event| matches!(event, Event::Pong).then_some(()));
-    }
-
-    /// Writes a RECVACK, for sessions that do not do so by themselves (binary only).
-    pub fn recvack(&self, of: &Received) -> io::Result<()> {
-        self.write(&[recvack(of)])
     }
 
     /// The next thing that came, with its time.
@@ -399,8 +438,10 @@ impl Client {
         all
     }
 
-    /// Closes the connection, as when an app ends.
-    pub fn close(self) {}
+    /// Ends the writing direction, as a proxy does whose client has gone.
+    pub fn close_half(&self) {
+        self.writer.close_half();
+    }
 }
 
 impl Drop for Client {
@@ -417,7 +458,10 @@ pub fn request(method: &str, id: &str, params: &Value) -> Vec<u8> {
 
 fn recvack(of: &Received) -> Vec<u8> {
     let ack = Recvack {
-        flags: Flags { red_dot: true, ..Flags::default() },
+        flags: Flags {
+            red_dot: true,
+            ..Flags::default()
+        },
         message_id: of.id,
         message_seq: of.seq,
     };
@@ -503,7 +547,10 @@ impl Listener {
                     let cipher = self.key.agree(f.server_key, f.salt);
                     self.cipher = Some(cipher.map_err(|e| e.to_string())?);
                 }
-                Event::Connack { reason: f.reason, cipher: self.cipher }
+                Event::Connack {
+                    reason: f.reason,
+                    cipher: self.cipher,
+                }
             }
             Frame::Sendack(f) => Event::Ack(Ack {
                 client_seq: f.client_seq,
@@ -515,20 +562,28 @@ impl Listener {
                 let mut payload = Vec::new();
                 match &self.cipher {
                     Some(cipher) if !cipher.verify_recv(f) => return Err("wrong msgKey".into()),
-                    Some(cipher) => cipher.open(f.payload, &mut payload).map_err(|e| e.to_string())?,
+                    Some(cipher) => cipher
+                        .open(f.payload, &mut payload)
+                        .map_err(|e| e.to_string())?,
                     None => payload.extend_from_slice(f.payload),
                 }
                 Event::Recv(Received {
                     id: f.message_id,
                     seq: f.message_seq,
                     from: f.from_uid.to_owned(),
-                    channel: Channel { id: f.channel_id.to_owned(), kind: f.channel_type },
+                    channel: Channel {
+                        id: f.channel_id.to_owned(),
+                        kind: f.channel_type,
+                    },
                     client_msg_no: f.client_msg_no.to_owned(),
                     payload,
                 })
             }
             Frame::Pong => Event::Pong,
-            Frame::Disconnect(f) => Event::Disconnect { reason: f.reason, text: f.text.to_owned() },
+            Frame::Disconnect(f) => Event::Disconnect {
+                reason: f.reason,
+                text: f.text.to_owned(),
+            },
             other => return Err(format!("{other:?} of a server")),
         })
     }
@@ -557,16 +612,32 @@ impl Listener {
 
     fn object(&mut self, value: &Value) -> Result<(), String> {
         let strange = || format!("strange object {value}");
-        let number = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(strange);
-        let id = |v: &Value| v.as_str().and_then(|id| id.parse().ok()).ok_or_else(strange);
-        let reason = |v: &Value| v.as_u64().and_then(|n| u8::try_from(n).ok()).ok_or_else(strange);
+        let number = |v: &Value| {
+            v.as_u64()
+                .and_then(|n| u32::try_from(n).ok())
+                .ok_or_else(strange)
+        };
+        let id = |v: &Value| {
+            v.as_str()
+                .and_then(|id| id.parse().ok())
+                .ok_or_else(strange)
+        };
+        let reason = |v: &Value| {
+            v.as_u64()
+                .and_then(|n| u8::try_from(n).ok())
+                .ok_or_else(strange)
+        };
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let (result, error, params) = (&value["result"], &value["error"], &value["params"]);
         let event = match (value["id"].as_str(), value["method"].as_str()) {
-            (Some("connect"), _) if error.is_object() => {
-                Event::Connack { reason: reason(&error["code"])?, cipher: None }
-            }
-            (Some("connect"), _) => Event::Connack { reason: reason(&result["reasonCode"])?, cipher: None },
+            (Some("connect"), _) if error.is_object() => Event::Connack {
+                reason: reason(&error["code"])?,
+                cipher: None,
+            },
+            (Some("connect"), _) => Event::Connack {
+                reason: reason(&result["reasonCode"])?,
+                cipher: None,
+            },
             (Some("ping"), _) if result.is_object() => Event::Pong,
             (Some(client_seq), _) if result.is_object() => Event::Ack(Ack {
                 client_seq: client_seq.parse().map_err(|_| strange())?,
@@ -578,9 +649,14 @@ impl Listener {
                 id: id(&params["messageId"])?,
                 seq: number(&params["messageSeq"])?,
                 from: text(&params["fromUid"]),
-                channel: Channel { id: text(&params["channelId"]), kind: reason(&params["channelType"])? },
+                channel: Channel {
+                    id: text(&params["channelId"]),
+                    kind: reason(&params["channelType"])?,
+                },
                 client_msg_no: text(&params["clientMsgNo"]),
-                payload: BASE64_STANDARD.decode(text(&params["payload"])).map_err(|_| strange())?,
+                payload: BASE64_STANDARD
+                    .decode(text(&params["payload"]))
+                    .map_err(|_| strange())?,
             }),
             (None, Some("disconnect")) => Event::Disconnect {
                 reason: reason(&params["reasonCode"])?,

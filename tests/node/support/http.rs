@@ -12,7 +12,6 @@ use super::PATIENCE;
 #[derive(Debug)]
 pub struct Reply {
     pub status: u16,
-    pub head: String,
     pub body: Vec<u8>,
 }
 
@@ -68,11 +67,7 @@ fn parse(raw: &[u8]) -> Option<Reply> {
         None if header("transfer-encoding").as_deref() == Some("chunked") => join_chunks(rest)?,
         None => rest.to_vec(),
     };
-    Some(Reply {
-        status,
-        head: head.into_owned(),
-        body,
-    })
+    Some(Reply { status, body })
 }
 
 fn join_chunks(mut rest: &[u8]) -> Option<Vec<u8>> {

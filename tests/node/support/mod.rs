@@ -83,7 +83,10 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(Instant::now() < end, "{what} did not happen in {PATIENCE:?}");
+        assert!(
+            Instant::now() < end,
+            "{what} did not happen in {PATIENCE:?}"
+        );
         std::thread::sleep(Duration::from_millis(10));
     }
 }

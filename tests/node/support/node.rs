@@ -10,6 +10,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use super::api::Api;
+use super::eventually;
 use super::http;
 use super::ports::Ports;
 
@@ -59,9 +60,9 @@ impl Node {
             ("WK_WSADDR", format!("ws://{}", node.ws())),
             ("WK_HTTPADDR", node.api_address()),
             ("WK_MANAGER_ADDR", node.manager()),
-            ("WK_DEMO_ADDR", node.ports.address(4)),
-            ("WK_CLUSTER_ADDR", format!("tcp://{}", node.ports.address(5))),
-            ("WK_CLUSTER_SERVERADDR", node.ports.address(5)),
+            ("WK_DEMO_ADDR", node.demo()),
+            ("WK_CLUSTER_ADDR", format!("tcp://{}", node.cluster())),
+            ("WK_CLUSTER_SERVERADDR", node.cluster()),
         ];
         for (name, value) in listeners {
             node.environment.insert(name.to_owned(), value);
@@ -99,6 +100,16 @@ impl Node {
     /// Where the manager and the metrics are.
     pub fn manager(&self) -> String {
         self.ports.address(3)
+    }
+
+    /// Where the demo is.
+    pub fn demo(&self) -> String {
+        self.ports.address(4)
+    }
+
+    /// Where other nodes connect.
+    pub fn cluster(&self) -> String {
+        self.ports.address(5)
     }
 
     /// The HTTP API.
@@ -160,7 +171,10 @@ impl Node {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 panic!("the node ended with {status} instead of serving");
             }
-            assert!(start.elapsed() < START_MAX, "not serving after {START_MAX:?}");
+            assert!(
+                start.elapsed() < START_MAX,
+                "not serving after {START_MAX:?}"
+            );
             std::thread::sleep(Duration::from_millis(5));
         }
     }
@@ -177,6 +191,12 @@ impl Node {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Waits until the process ends by itself.
+    pub fn ended(&mut self) -> ExitStatus {
+        let mut child = self.child.take().unwrap();
+        eventually("the end of the process", || child.try_wait().unwrap())
     }
 
     /// SIGTERM; waits for the end and tells how the process ended and how long that took.
@@ -214,7 +234,9 @@ impl Drop for Node {
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
-            let last = lines.get(lines.len().saturating_sub(30)..).unwrap_or_default();
+            let last = lines
+                .get(lines.len().saturating_sub(30)..)
+                .unwrap_or_default();
             eprintln!("the node's last words:\n  {}", last.join("\n  "));
             let kept = self.folder.take().map(TempDir::keep);
             eprintln!("kept {}", kept.unwrap_or_default().display());

@@ -55,7 +55,9 @@ pub fn websocket(address: &str) -> io::Result<(Writer, Reader)> {
     let head = String::from_utf8_lossy(&head);
     let accepted = head.starts_with("HTTP/1.1 101 ")
         && head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
-        && !head.to_ascii_lowercase().contains("sec-websocket-extensions");
+        && !head
+            .to_ascii_lowercase()
+            .contains("sec-websocket-extensions");
     if !accepted {
         return Err(io::Error::other(format!("not upgraded: {head}")));
     }
