@@ -93,16 +93,10 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
 
 /// Room for `count` open files in this process, and in the nodes that it starts.
 pub fn open_files(count: u64) {
-    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let now = getrlimit(Resource::Nofile);
-    if now.current.is_none_or(|current| current >= count) {
-        return;
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    if soft < count {
+        setrlimit(Resource::RLIMIT_NOFILE, count, hard.max(count))
+            .unwrap_or_else(|e| panic!("this test needs {count} open files (ulimit -n): {e}"));
     }
-    let maximum = now.maximum.map(|maximum| maximum.max(count));
-    let wanted = Rlimit {
-        current: Some(count),
-        maximum,
-    };
-    setrlimit(Resource::Nofile, wanted)
-        .unwrap_or_else(|e| panic!("this test needs {count} open files (ulimit -n): {e}"));
 }

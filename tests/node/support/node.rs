@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use tempfile::TempDir;
 
 use super::api::Api;
@@ -202,9 +203,9 @@ impl Node {
     /// SIGTERM; waits for the end and tells how the process ended and how long that took.
     pub fn terminate(&mut self) -> (ExitStatus, Duration) {
         let mut child = self.child.take().unwrap();
-        let pid = Pid::from_child(&child);
+        let pid = Pid::from_raw(child.id().cast_signed());
         let start = Instant::now();
-        kill_process(pid, Signal::TERM).unwrap();
+        kill(pid, Signal::SIGTERM).unwrap();
         loop {
             if let Some(status) = child.try_wait().unwrap() {
                 return (status, start.elapsed());
