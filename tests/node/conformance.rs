@@ -11,38 +11,20 @@ fn every_scenario_of_the_list_holds() {
     let _alone = alone();
     let output = Command::new(python)
         .arg(repository("tests/conformance/run.py"))
-        .args([
-            "--bin",
-            env!("CARGO_BIN_EXE_jindou"),
-            "--jobs",
-            "4",
-            "--list",
-        ])
+        .args(["--bin", env!("CARGO_BIN_EXE_jindou"), "--jobs", "4", "--list"])
         .arg(repository("tests/conformance/holds.txt"))
         .output()
         .unwrap();
-    let (out, err) = (
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr),
-    );
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     println!("{out}");
-    assert!(
-        output.status.success(),
-        "{out}{err}\nreplay: tests/conformance/README.md"
-    );
+    assert!(output.status.success(), "{out}{err}\nreplay: tests/conformance/README.md");
 }
 
 #[test]
 fn the_lists_of_scenarios_are_what_the_scenarios_say() {
     let mut choose = Command::new("python3");
-    let output = choose
-        .arg(repository("tests/conformance/choose.py"))
-        .arg("--check")
-        .output();
+    let output = choose.arg(repository("tests/conformance/choose.py")).arg("--check").output();
     let output = output.unwrap();
-    assert!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

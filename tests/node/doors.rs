@@ -38,18 +38,10 @@ fn a_refused_connect_is_told_why_and_then_closed() {
     api.post("/channel/info", &ban);
     for transport in Transport::ALL {
         let login = |uid, token| Login::new(uid, transport).token(token);
-        let cases = [
-            ("ann", "wrong", AUTH_FAIL),
-            ("ann", "", AUTH_FAIL),
-            ("banned", "right", BAN),
-        ];
+        let cases = [("ann", "wrong", AUTH_FAIL), ("ann", "", AUTH_FAIL), ("banned", "right", BAN)];
         for (uid, token, reason) in cases {
             let refused = refusal(&node, &login(uid, token));
-            assert_eq!(
-                refused,
-                Refusal::Reason(reason),
-                "{uid} {token:?} over {transport:?}"
-            );
+            assert_eq!(refused, Refusal::Reason(reason), "{uid} {token:?} over {transport:?}");
         }
         Client::login(&node, &login("ann", "right")).unwrap();
     }
@@ -67,10 +59,7 @@ fn a_kicked_or_removed_connection_is_closed() {
             let id = api.connections(client.uid())[0];
             api.post(path, &json!({"uid": client.uid(), "conn_id": id}));
         }
-        assert_eq!(
-            kicked.disconnected(),
-            (CONNECT_KICK, "server kick".to_owned())
-        );
+        assert_eq!(kicked.disconnected(), (CONNECT_KICK, "server kick".to_owned()));
         kicked.closed();
         removed.closed();
         assert_eq!(removed.rest(), []);
@@ -94,10 +83,7 @@ fn a_login_that_was_replaced_or_quit_is_told_and_closed() {
         assert_eq!(second.disconnected(), text("账号在其他设备上登录"));
         second.closed();
         let mut third = Client::login(&node, &login("third")).unwrap();
-        api.post(
-            "/user/device_quit",
-            &json!({"uid": uid, "device_flag": WEB}),
-        );
+        api.post("/user/device_quit", &json!({"uid": uid, "device_flag": WEB}));
         assert_eq!(third.disconnected(), text(""));
         third.closed();
         assert_eq!(refusal(&node, &login("fourth")), Refusal::Reason(AUTH_FAIL));
@@ -111,14 +97,9 @@ fn nothing_is_pushed_after_a_kick() {
     let mut bob = Client::connect(&node, "bob", Transport::Tcp);
     let mut ann = Client::connect(&node, "ann", Transport::Tcp);
     let id = node.api().connections("bob")[0];
-    node.api()
-        .post("/conn/kick", &json!({"uid": "bob", "conn_id": id}));
+    node.api().post("/conn/kick", &json!({"uid": "bob", "conn_id": id}));
     bob.disconnected();
-    ann.deliver(
-        &Channel::person("bob"),
-        "late",
-        b"too late for this connection",
-    );
+    ann.deliver(&Channel::person("bob"), "late", b"too late for this connection");
     bob.closed();
     assert_eq!(bob.rest(), []);
 }
@@ -150,11 +131,7 @@ fn each_of_10_000_good_connects_is_answered() {
             });
         }
     });
-    assert_eq!(
-        lost.load(Ordering::Relaxed),
-        0,
-        "CONNECTs of {COUNT} were not answered"
-    );
+    assert_eq!(lost.load(Ordering::Relaxed), 0, "CONNECTs of {COUNT} were not answered");
 }
 
 /// v2.2.5 says so before its slots take writes.
@@ -167,18 +144,10 @@ fn health_says_ok_only_once_every_slot_takes_writes() {
         for n in 0..64 {
             let no = format!("{round}-{n}");
             ann.deliver(&Channel::person(&format!("peer-{n}")), &no, b"at once");
-            node.api().send(
-                "back-end",
-                &Channel::person(&format!("peer-{n}")),
-                &no,
-                b"at once",
-            );
+            node.api().send("back-end", &Channel::person(&format!("peer-{n}")), &no, b"at once");
         }
         let health = http::request(&node.api_address(), "GET", "/health", b"").unwrap();
-        assert_eq!(
-            (health.status, health.json()),
-            (200, json!({"status": "ok"}))
-        );
+        assert_eq!((health.status, health.json()), (200, json!({"status": "ok"})));
         let ready = http::request(&node.api_address(), "GET", "/readyz", b"").unwrap();
         assert_eq!(ready.status, 200, "{}", ready.text());
         match round {
@@ -294,11 +263,7 @@ fn an_offline_user_finds_what_was_sent_with_its_true_unread_count() {
     }
     for channel in ["g", "ann"] {
         let seen = api.conversation("bob", channel).unwrap();
-        assert_eq!(
-            (&seen["unread"], &seen["last_msg_seq"]),
-            (&json!(7), &json!(7)),
-            "{channel}"
-        );
+        assert_eq!((&seen["unread"], &seen["last_msg_seq"]), (&json!(7), &json!(7)), "{channel}");
         let kind = if channel == "g" { 2 } else { 1 };
         let body = json!({"uid": "bob", "channel_id": channel, "channel_type": kind, "unread": 3});
         api.post("/conversations/setUnread", &body);

@@ -40,21 +40,14 @@ fn g1_nothing_is_acknowledged_while_fsync_is_held_back() {
     fs::write(&hold, "").unwrap();
     let calls = || fs::metadata(&count).unwrap().len();
     let before = calls();
-    let sent: Vec<_> = (clients.iter())
-        .map(|client| client.send(&to, "held", b"wait for me").unwrap())
-        .collect();
+    let sent: Vec<_> =
+        (clients.iter()).map(|client| client.send(&to, "held", b"wait for me").unwrap()).collect();
     let (sender, answers) = mpsc::channel();
     let message = Api::message("back-end", &to, "held", b"wait for me");
     let changes = [
         ("/message/send", message),
-        (
-            "/channel",
-            json!({"channel_id": "g", "channel_type": 2, "subscribers": ["a"]}),
-        ),
-        (
-            "/user/token",
-            json!({"uid": "a", "token": "t", "device_flag": 0, "device_level": 1}),
-        ),
+        ("/channel", json!({"channel_id": "g", "channel_type": 2, "subscribers": ["a"]})),
+        ("/user/token", json!({"uid": "a", "token": "t", "device_flag": 0, "device_level": 1})),
     ];
     for (path, body) in &changes {
         let (api, path, body, sender) = (node.api(), *path, body.clone(), sender.clone());
@@ -69,17 +62,9 @@ fn g1_nothing_is_acknowledged_while_fsync_is_held_back() {
     for client in clients.iter_mut().chain([&mut reader]) {
         // Nobody waits for the disk but those who must (no shard thread blocks in it).
         client.ping();
-        assert_eq!(
-            client.rest(),
-            [],
-            "{} was told of what is not on the disk",
-            client.uid()
-        );
+        assert_eq!(client.rest(), [], "{} was told of what is not on the disk", client.uid());
     }
-    assert!(
-        answers.try_recv().is_err(),
-        "an HTTP call was answered before the disk"
-    );
+    assert!(answers.try_recv().is_err(), "an HTTP call was answered before the disk");
 
     fs::remove_file(&hold).unwrap();
     for (client, client_seq) in clients.iter_mut().zip(sent) {

@@ -40,11 +40,7 @@ impl Pair {
                 true => (&mut self.ann, &mut self.bob),
                 false => (&mut self.bob, &mut self.ann),
             };
-            sender.deliver(
-                &Channel::person(to),
-                &format!("{text} {from}"),
-                text.as_bytes(),
-            );
+            sender.deliver(&Channel::person(to), &format!("{text} {from}"), text.as_bytes());
             assert_eq!(receiver.receive().payload, text.as_bytes());
         }
         self.slowest = self.slowest.max(start.elapsed());
@@ -56,10 +52,7 @@ impl Pair {
             self.chat();
         }
         assert!(node.is_alive());
-        println!(
-            "{} messages both ways, the slowest took {:?}",
-            self.count, self.slowest
-        );
+        println!("{} messages both ways, the slowest took {:?}", self.count, self.slowest);
     }
 }
 
@@ -94,14 +87,8 @@ fn g17_garbage_on_every_port_harms_only_its_sender() {
     let mut node = Node::start();
     let mut pair = Pair::new(&node);
     let cluster = node.cluster();
-    let addresses = [
-        node.tcp(),
-        node.ws(),
-        node.api_address(),
-        node.manager(),
-        node.demo(),
-        cluster,
-    ];
+    let addresses =
+        [node.tcp(), node.ws(), node.api_address(), node.manager(), node.demo(), cluster];
     let openings: [&[u8]; 8] = [
         b"",
         b"{",
@@ -169,14 +156,10 @@ fn g17_an_oversized_frame_is_refused_as_soon_as_its_length_is_known() {
     }
     // A length that does not end, and WebSocket frames of 2^63 bytes.
     let mut stranger = TcpStream::connect(node.tcp()).unwrap();
-    stranger
-        .write_all(&[0x10, 0xff, 0xff, 0xff, 0xff, 0xff])
-        .unwrap();
+    stranger.write_all(&[0x10, 0xff, 0xff, 0xff, 0xff, 0xff]).unwrap();
     until_closed(&mut stranger);
     let mut known = Client::connect(&node, "known", Transport::Ws);
-    known
-        .raw(&[&[0x82, 0xff, 0x7f][..], &[0xff; 7], &[0; 4]].concat())
-        .unwrap();
+    known.raw(&[&[0x82, 0xff, 0x7f][..], &[0xff; 7], &[0; 4]].concat()).unwrap();
     known.closed();
     pair.end(&mut node);
 }
@@ -213,12 +196,8 @@ fn g17_a_session_written_byte_by_byte_is_a_session() {
 fn g17_whole_frames_before_a_bad_one_are_handled() {
     let mut node = Node::start();
     let mut pair = Pair::new(&node);
-    for bad in [
-        vec![0x00, 0x00],
-        vec![0xd0, 0x00],
-        vec![0xf0, 0x01, 0x00],
-        vec![0x30, 0x02, 0, 0],
-    ] {
+    for bad in [vec![0x00, 0x00], vec![0xd0, 0x00], vec![0xf0, 0x01, 0x00], vec![0x30, 0x02, 0, 0]]
+    {
         let mut sender = Client::connect(&node, "sender", Transport::Tcp);
         let no = format!("{bad:?}");
         let (client_seq, good) = sender.frame(&Channel::person("peer"), &no, b"kept");
@@ -245,9 +224,7 @@ fn g11_a_half_open_connection_is_closed_and_its_user_offline() {
         while Instant::now() < end && silent.next(Duration::from_millis(100)).is_none() {
             pair.chat();
         }
-        eventually("offline", || {
-            node.api().connections(&uid).is_empty().then_some(())
-        });
+        eventually("offline", || node.api().connections(&uid).is_empty().then_some(()));
     }
     pair.end(&mut node);
 }
@@ -289,11 +266,8 @@ fn g18_a_slow_reader_costs_only_its_own_connection() {
     let mut pair = Pair::new(&node);
     // A session that is granted and never reads again: its CONNACK stays in the kernel.
     let mut slow = TcpStream::connect(node.tcp()).unwrap();
-    slow.write_all(&Login::new("slow", Transport::Tcp).frame().0)
-        .unwrap();
-    eventually("the slow session", || {
-        (!node.api().connections("slow").is_empty()).then_some(())
-    });
+    slow.write_all(&Login::new("slow", Transport::Tcp).frame().0).unwrap();
+    eventually("the slow session", || (!node.api().connections("slow").is_empty()).then_some(()));
     let group = node.api().group("stream", &["slow", "quick", "writer"]);
     let mut writer = Client::connect(&node, "writer", Transport::Tcp);
     let mut quick = Client::connect(&node, "quick", Transport::Tcp);
@@ -311,10 +285,7 @@ fn g18_a_slow_reader_costs_only_its_own_connection() {
         }
         sent += 64 * payload.len();
         pair.chat();
-        assert!(
-            sent < BYTES_MAX,
-            "{sent} bytes wait for a reader that does not read"
-        );
+        assert!(sent < BYTES_MAX, "{sent} bytes wait for a reader that does not read");
     }
     println!("closed after {} MiB", sent >> 20);
     pair.end(&mut node);
@@ -331,16 +302,9 @@ fn g17_strange_http_is_refused_and_harms_nobody() {
         )
     };
     let deep = post(&("[".repeat(200_000)));
-    let nested = post(&format!(
-        "{}1{}",
-        "{\"header\":".repeat(5000),
-        "}".repeat(5000)
-    ));
+    let nested = post(&format!("{}1{}", "{\"header\":".repeat(5000), "}".repeat(5000)));
     let long = format!("GET /{} HTTP/1.1\r\nHost: x\r\n\r\n", "a".repeat(1 << 20));
-    let many = format!(
-        "GET /health HTTP/1.1\r\n{}\r\n",
-        "X-Y: z\r\n".repeat(20_000)
-    );
+    let many = format!("GET /health HTTP/1.1\r\n{}\r\n", "X-Y: z\r\n".repeat(20_000));
     let huge = "POST /message/send HTTP/1.1\r\nHost: x\r\nContent-Length: 1099511627776\r\n\r\n{}";
     let cases = [
         deep.as_str(),

@@ -13,15 +13,10 @@ fn g6_sends_of_one_connection_keep_their_written_order() {
     let node = Node::start();
     for transport in Transport::ALL {
         let uid = format!("ann-{transport:?}");
-        let to = node
-            .api()
-            .group(&format!("order-{transport:?}"), &[&uid, "bob"]);
+        let to = node.api().group(&format!("order-{transport:?}"), &[&uid, "bob"]);
         let mut ann = Client::connect(&node, &uid, transport);
         let frames: Vec<_> = (1..=IN_FLIGHT)
-            .map(|n| {
-                ann.frame(&to, &format!("no-{n}"), n.to_string().as_bytes())
-                    .1
-            })
+            .map(|n| ann.frame(&to, &format!("no-{n}"), n.to_string().as_bytes()).1)
             .collect();
         ann.write(&frames).unwrap();
         for n in 1..=IN_FLIGHT {
@@ -29,17 +24,10 @@ fn g6_sends_of_one_connection_keep_their_written_order() {
             let Event::Ack(ack) = event else {
                 panic!("{event:?} instead of SENDACK {n}");
             };
-            assert_eq!(
-                (ack.client_seq, ack.seq, ack.reason),
-                (n, n, SUCCESS),
-                "{transport:?}"
-            );
+            assert_eq!((ack.client_seq, ack.seq, ack.reason), (n, n, SUCCESS), "{transport:?}");
         }
         let history = node.api().history("bob", &to);
-        let texts: Vec<_> = history
-            .iter()
-            .map(|m| String::from_utf8_lossy(&m.payload))
-            .collect();
+        let texts: Vec<_> = history.iter().map(|m| String::from_utf8_lossy(&m.payload)).collect();
         let written: Vec<_> = (1..=IN_FLIGHT).map(|n| n.to_string()).collect();
         assert_eq!(texts, written, "{transport:?}");
     }
@@ -50,9 +38,7 @@ fn g6_every_connection_gets_the_recvs_of_a_channel_in_seq_order() {
     let _alone = alone();
     let node = Node::start();
     let (senders, receivers) = (["s0", "s1", "s2"], ["r0", "r1", "r2", "r3"]);
-    let to = node
-        .api()
-        .group("busy", &[&senders[..], &receivers[..]].concat());
+    let to = node.api().group("busy", &[&senders[..], &receivers[..]].concat());
     let total = IN_FLIGHT * senders.len() as u32;
     let listening: Vec<_> = (receivers.iter().zip(Transport::ALL))
         .map(|(uid, transport)| {
@@ -60,12 +46,7 @@ fn g6_every_connection_gets_the_recvs_of_a_channel_in_seq_order() {
             thread::spawn(move || {
                 for n in 1..=total {
                     let received = client.receive();
-                    assert_eq!(
-                        received.seq,
-                        n,
-                        "RECV of {} over {transport:?}",
-                        client.uid()
-                    );
+                    assert_eq!(received.seq, n, "RECV of {} over {transport:?}", client.uid());
                 }
                 client.ping();
                 assert_eq!(client.rest(), []);

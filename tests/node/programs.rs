@@ -17,10 +17,7 @@ pub fn installed(name: &str, inputs: &[&Path], install: impl FnOnce(&Path)) -> P
     let _one = ONE.lock().unwrap_or_else(PoisonError::into_inner);
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let stamp = folder.join("made-from");
-    let wanted: String = inputs
-        .iter()
-        .map(|path| fs::read_to_string(path).unwrap())
-        .collect();
+    let wanted: String = inputs.iter().map(|path| fs::read_to_string(path).unwrap()).collect();
     if fs::read_to_string(&stamp).is_ok_and(|made| made == wanted) {
         return folder;
     }
@@ -37,18 +34,13 @@ pub fn python(name: &str, requirements: &str) -> PathBuf {
     let folder = installed(name, &[&requirements], |folder| {
         done(Command::new("python3").args(["-m", "venv"]).arg(folder));
         let mut pip = Command::new(folder.join("bin/pip"));
-        done(
-            pip.args(["install", "--quiet", "--no-input", "-r"])
-                .arg(&requirements),
-        );
+        done(pip.args(["install", "--quiet", "--no-input", "-r"]).arg(&requirements));
     });
     folder.join("bin/python")
 }
 
 /// Runs a command that must succeed.
 pub fn done(command: &mut Command) {
-    let status = command
-        .status()
-        .unwrap_or_else(|e| panic!("{command:?}: {e}"));
+    let status = command.status().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(status.success(), "{command:?} ended with {status}");
 }

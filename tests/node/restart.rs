@@ -42,22 +42,14 @@ fn a_killed_node_serves_again_with_all_its_messages() {
     for thread in threads {
         thread.join().unwrap();
     }
-    println!(
-        "{} messages stored in {:?}",
-        each * WRITERS,
-        start.elapsed()
-    );
+    println!("{} messages stored in {:?}", each * WRITERS, start.elapsed());
     node.kill();
     println!("serving again after {:?}", node.restart());
     for n in 0..WRITERS {
         let channel = Channel::person(&format!("writer-{n}"));
         let history = node.api().history("reader", &channel);
         let seq = |message: &Stored| u64::from(message.seq);
-        assert!(
-            history.iter().map(seq).eq(1..=each),
-            "writer-{n}: {} of {each}",
-            history.len()
-        );
+        assert!(history.iter().map(seq).eq(1..=each), "writer-{n}: {} of {each}", history.len());
     }
     let mut writer = Client::connect(&node, "writer-0", Transport::Tcp);
     let ack = writer.deliver(&Channel::person("reader"), "after", b"after");
@@ -76,9 +68,5 @@ fn a_data_directory_of_another_program_is_refused_and_untouched() {
     let left: Vec<_> = std::fs::read_dir(node.data()).unwrap().collect();
     assert_eq!(left.len(), 1, "{left:?}");
     let data = node.data();
-    assert!(
-        node.log().contains(data.to_str().unwrap()),
-        "no clear message:\n{}",
-        node.log()
-    );
+    assert!(node.log().contains(data.to_str().unwrap()), "no clear message:\n{}", node.log());
 }

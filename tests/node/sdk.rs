@@ -17,29 +17,16 @@ const STEPS: usize = 7;
 #[test]
 fn npm_wukongimjssdk_makes_its_round_trip() {
     let folder = repository("tests/sdk/js");
-    let files = [
-        "package.json",
-        "package-lock.json",
-        ".npmrc",
-        "load.js",
-        "main.js",
-    ];
+    let files = ["package.json", "package-lock.json", ".npmrc", "load.js", "main.js"];
     let paths = files.map(|name| folder.join(name));
     let inputs: Vec<_> = paths.iter().map(AsRef::as_ref).collect();
     let installed = installed("sdk-js", &inputs, |target| {
         for (name, path) in files.iter().zip(&paths) {
             std::fs::copy(path, target.join(name)).unwrap();
         }
-        done(
-            Command::new("npm")
-                .args(["ci", "--ignore-scripts"])
-                .current_dir(target),
-        );
+        done(Command::new("npm").args(["ci", "--ignore-scripts"]).current_dir(target));
     });
-    round_trip(
-        "js",
-        Command::new("node").arg("main.js").current_dir(installed),
-    );
+    round_trip("js", Command::new("node").arg("main.js").current_dir(installed));
 }
 
 #[test]
@@ -55,14 +42,9 @@ fn crate_wukong_easy_sdk_makes_its_round_trip() {
     let target = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("sdk-rust");
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let mut build = Command::new(cargo);
-    build
-        .args(["build", "--quiet", "--locked", "--target-dir"])
-        .arg(&target);
+    build.args(["build", "--quiet", "--locked", "--target-dir"]).arg(&target);
     done(build.current_dir(folder));
-    round_trip(
-        "rs",
-        &mut Command::new(target.join("debug/jindou-sdk-round-trip")),
-    );
+    round_trip("rs", &mut Command::new(target.join("debug/jindou-sdk-round-trip")));
 }
 
 /// Runs a program against a node with token auth on, which dies and comes back when it asks.
@@ -104,8 +86,5 @@ fn round_trip(run: &str, program: &mut Command) {
         answers.write_all(b"done\n").unwrap();
     }
     let status = child.wait().unwrap();
-    assert!(
-        status.success() && held.len() == STEPS,
-        "{status}; {held:?}"
-    );
+    assert!(status.success() && held.len() == STEPS, "{status}; {held:?}");
 }

@@ -106,9 +106,7 @@ impl World {
         let mut threads = Vec::new();
         for (uid, door) in &self.writers {
             let (world, uid, door, dice) = (Arc::clone(self), uid.clone(), *door, dice());
-            threads.push(thread::spawn(move || {
-                Write::new(&world, &uid, dice).run(door)
-            }));
+            threads.push(thread::spawn(move || Write::new(&world, &uid, dice).run(door)));
         }
         for (uid, transport) in [("reader", Transport::Ws), ("peer", Transport::Tcp)] {
             let world = Arc::clone(self);
@@ -231,10 +229,7 @@ pub fn survive(mut dice: Dice, node: Node, rounds: u64, lose: impl Fn(&Node)) {
             node.restart();
         }
         world.read();
-        println!(
-            "round {round}: {} acknowledged",
-            world.acked.load(Ordering::Relaxed)
-        );
+        println!("round {round}: {} acknowledged", world.acked.load(Ordering::Relaxed));
     }
     world.settle(threads);
     world.read();
@@ -256,13 +251,7 @@ struct Write<'a> {
 
 impl<'a> Write<'a> {
     fn new(world: &'a World, uid: &'a str, dice: ChaCha8Rng) -> Self {
-        Self {
-            world,
-            uid,
-            dice,
-            count: 0,
-            unknown: VecDeque::new(),
-        }
+        Self { world, uid, dice, count: 0, unknown: VecDeque::new() }
     }
 
     fn run(&mut self, door: Door) {
@@ -287,11 +276,7 @@ impl<'a> Write<'a> {
         };
         let mut payload = vec![0; (self.dice.next_u32() % 400 + 1) as usize];
         self.dice.fill_bytes(&mut payload);
-        Wish {
-            channel,
-            client_msg_no: format!("{}-{}", self.uid, self.count),
-            payload,
-        }
+        Wish { channel, client_msg_no: format!("{}-{}", self.uid, self.count), payload }
     }
 
     fn attempt(&self, wish: &Wish, connection: u64, place: u64, sent: u64) -> Attempt {

@@ -16,16 +16,9 @@ pub fn library(name: &'static str) -> &'static Path {
             Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/node/shim/{name}.c"));
         let library = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.so"));
         let mut compile = Command::new("cc");
-        compile.args([
-            "-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o",
-        ]);
-        compile
-            .arg(&library)
-            .arg(&source)
-            .args(["-ldl", "-lpthread"]);
-        let done = compile
-            .status()
-            .expect("a C compiler, cc, is needed for the shims");
+        compile.args(["-O2", "-Wall", "-Wextra", "-Werror", "-shared", "-fPIC", "-o"]);
+        compile.arg(&library).arg(&source).args(["-ldl", "-lpthread"]);
+        let done = compile.status().expect("a C compiler, cc, is needed for the shims");
         assert!(done.success(), "{} does not compile", source.display());
         library
     })
@@ -76,12 +69,7 @@ mod tests {
                     folders.push(path);
                     continue;
                 }
-                let name = path
-                    .strip_prefix(&shadow)
-                    .unwrap()
-                    .to_str()
-                    .unwrap()
-                    .to_owned();
+                let name = path.strip_prefix(&shadow).unwrap().to_str().unwrap().to_owned();
                 out.push((name, fs::read_to_string(&path).unwrap()));
             }
         }
@@ -139,10 +127,7 @@ mod tests {
     fn the_lossy_disk_keeps_a_rename_only_when_its_folder_was_fsynced() {
         let program = "os.close(put('tmp', b'new')); sync('tmp'); os.rename('tmp', 'current')\n";
         let before = [("current", "old")];
-        assert_eq!(
-            left_of(&before, program),
-            pairs(&[("current", "old"), ("tmp", "new")])
-        );
+        assert_eq!(left_of(&before, program), pairs(&[("current", "old"), ("tmp", "new")]));
         let with_folder = format!("{program}sync('.')");
         assert_eq!(left_of(&before, &with_folder), pairs(&[("current", "new")]));
         let with_file = format!("{program}sync('current')");
@@ -153,10 +138,7 @@ mod tests {
     fn the_lossy_disk_brings_removed_files_back_until_the_folder_is_fsynced() {
         let before = [("a", "1"), ("b", "2")];
         assert_eq!(left_of(&before, "os.remove('a')"), pairs(&before));
-        assert_eq!(
-            left_of(&before, "os.remove('a'); sync('.')"),
-            pairs(&before[1..])
-        );
+        assert_eq!(left_of(&before, "os.remove('a'); sync('.')"), pairs(&before[1..]));
     }
 
     #[test]

@@ -40,9 +40,7 @@ impl Api {
 
     /// A POST that must be answered with 200.
     pub fn post(&self, path: &str, body: &Value) -> Value {
-        let reply = self
-            .try_post(path, body)
-            .unwrap_or_else(|e| panic!("{path}: {e}"));
+        let reply = self.try_post(path, body).unwrap_or_else(|e| panic!("{path}: {e}"));
         assert_eq!(reply.status, 200, "{path} {body}: {}", reply.text());
         reply.json()
     }
@@ -69,10 +67,7 @@ impl Api {
 
     /// `POST /message/send`; the message's id.
     pub fn send(&self, from: &str, to: &Channel, client_msg_no: &str, payload: &[u8]) -> i64 {
-        let reply = self.post(
-            "/message/send",
-            &Self::message(from, to, client_msg_no, payload),
-        );
+        let reply = self.post("/message/send", &Self::message(from, to, client_msg_no, payload));
         reply["data"]["message_id"].as_i64().unwrap()
     }
 

@@ -247,13 +247,7 @@ impl Client {
             client_seq: AtomicU32::new(0),
         };
         match client.next(PATIENCE) {
-            Some((
-                _,
-                Event::Connack {
-                    reason: SUCCESS,
-                    cipher,
-                },
-            )) => {
+            Some((_, Event::Connack { reason: SUCCESS, cipher })) => {
                 client.cipher = cipher;
                 Ok(client)
             }
@@ -280,16 +274,10 @@ impl Client {
                 "channelId": to.id, "channelType": to.kind, "clientMsgNo": client_msg_no,
                 "payload": BASE64_STANDARD.encode(payload), "header": {"redDot": true},
             });
-            return (
-                client_seq,
-                request("send", &client_seq.to_string(), &params),
-            );
+            return (client_seq, request("send", &client_seq.to_string(), &params));
         }
         let wire = self.seal(payload);
-        (
-            client_seq,
-            self.frame_of_wire(client_seq, to, client_msg_no, &wire),
-        )
+        (client_seq, self.frame_of_wire(client_seq, to, client_msg_no, &wire))
     }
 
     /// The wire form of a payload in a binary SEND.
@@ -311,10 +299,7 @@ impl Client {
         payload: &[u8],
     ) -> Vec<u8> {
         let mut send = Send {
-            flags: Flags {
-                red_dot: true,
-                ..Flags::default()
-            },
+            flags: Flags { red_dot: true, ..Flags::default() },
             client_seq,
             client_msg_no,
             channel_id: &to.id,
@@ -426,9 +411,7 @@ impl Client {
 
     /// Waits until the server has closed the connection.
     pub fn closed(&mut self) {
-        self.find("end of the connection", |event| {
-            matches!(event, Event::Closed).then_some(())
-        });
+        self.find("end of the connection", |event| matches!(event, Event::Closed).then_some(()));
     }
 
     /// What has come by now and was not taken.
@@ -458,10 +441,7 @@ pub fn request(method: &str, id: &str, params: &Value) -> Vec<u8> {
 
 fn recvack(of: &Received) -> Vec<u8> {
     let ack = Recvack {
-        flags: Flags {
-            red_dot: true,
-            ..Flags::default()
-        },
+        flags: Flags { red_dot: true, ..Flags::default() },
         message_id: of.id,
         message_seq: of.seq,
     };
@@ -547,10 +527,7 @@ impl Listener {
                     let cipher = self.key.agree(f.server_key, f.salt);
                     self.cipher = Some(cipher.map_err(|e| e.to_string())?);
                 }
-                Event::Connack {
-                    reason: f.reason,
-                    cipher: self.cipher,
-                }
+                Event::Connack { reason: f.reason, cipher: self.cipher }
             }
             Frame::Sendack(f) => Event::Ack(Ack {
                 client_seq: f.client_seq,
@@ -562,28 +539,22 @@ impl Listener {
                 let mut payload = Vec::new();
                 match &self.cipher {
                     Some(cipher) if !cipher.verify_recv(f) => return Err("wrong msgKey".into()),
-                    Some(cipher) => cipher
-                        .open(f.payload, &mut payload)
-                        .map_err(|e| e.to_string())?,
+                    Some(cipher) => {
+                        cipher.open(f.payload, &mut payload).map_err(|e| e.to_string())?
+                    }
                     None => payload.extend_from_slice(f.payload),
                 }
                 Event::Recv(Received {
                     id: f.message_id,
                     seq: f.message_seq,
                     from: f.from_uid.to_owned(),
-                    channel: Channel {
-                        id: f.channel_id.to_owned(),
-                        kind: f.channel_type,
-                    },
+                    channel: Channel { id: f.channel_id.to_owned(), kind: f.channel_type },
                     client_msg_no: f.client_msg_no.to_owned(),
                     payload,
                 })
             }
             Frame::Pong => Event::Pong,
-            Frame::Disconnect(f) => Event::Disconnect {
-                reason: f.reason,
-                text: f.text.to_owned(),
-            },
+            Frame::Disconnect(f) => Event::Disconnect { reason: f.reason, text: f.text.to_owned() },
             other => return Err(format!("{other:?} of a server")),
         })
     }
@@ -612,32 +583,18 @@ impl Listener {
 
     fn object(&mut self, value: &Value) -> Result<(), String> {
         let strange = || format!("strange object {value}");
-        let number = |v: &Value| {
-            v.as_u64()
-                .and_then(|n| u32::try_from(n).ok())
-                .ok_or_else(strange)
-        };
-        let id = |v: &Value| {
-            v.as_str()
-                .and_then(|id| id.parse().ok())
-                .ok_or_else(strange)
-        };
-        let reason = |v: &Value| {
-            v.as_u64()
-                .and_then(|n| u8::try_from(n).ok())
-                .ok_or_else(strange)
-        };
+        let number = |v: &Value| v.as_u64().and_then(|n| u32::try_from(n).ok()).ok_or_else(strange);
+        let id = |v: &Value| v.as_str().and_then(|id| id.parse().ok()).ok_or_else(strange);
+        let reason = |v: &Value| v.as_u64().and_then(|n| u8::try_from(n).ok()).ok_or_else(strange);
         let text = |v: &Value| v.as_str().unwrap_or_default().to_owned();
         let (result, error, params) = (&value["result"], &value["error"], &value["params"]);
         let event = match (value["id"].as_str(), value["method"].as_str()) {
-            (Some("connect"), _) if error.is_object() => Event::Connack {
-                reason: reason(&error["code"])?,
-                cipher: None,
-            },
-            (Some("connect"), _) => Event::Connack {
-                reason: reason(&result["reasonCode"])?,
-                cipher: None,
-            },
+            (Some("connect"), _) if error.is_object() => {
+                Event::Connack { reason: reason(&error["code"])?, cipher: None }
+            }
+            (Some("connect"), _) => {
+                Event::Connack { reason: reason(&result["reasonCode"])?, cipher: None }
+            }
             (Some("ping"), _) if result.is_object() => Event::Pong,
             (Some(client_seq), _) if result.is_object() => Event::Ack(Ack {
                 client_seq: client_seq.parse().map_err(|_| strange())?,
@@ -654,9 +611,7 @@ impl Listener {
                     kind: reason(&params["channelType"])?,
                 },
                 client_msg_no: text(&params["clientMsgNo"]),
-                payload: BASE64_STANDARD
-                    .decode(text(&params["payload"]))
-                    .map_err(|_| strange())?,
+                payload: BASE64_STANDARD.decode(text(&params["payload"])).map_err(|_| strange())?,
             }),
             (None, Some("disconnect")) => Event::Disconnect {
                 reason: reason(&params["reasonCode"])?,

@@ -99,18 +99,11 @@ type Key<'a> = (&'a str, &'a str, &'a str);
 pub fn check(history: &History) -> Vec<Violation> {
     let mut found = Findings::default();
     let mut messages = gather(history, &mut found);
-    let settled: BTreeMap<&str, &Read> = history
-        .reads
-        .iter()
-        .map(|read| (read.channel.as_str(), read))
-        .collect();
+    let settled: BTreeMap<&str, &Read> =
+        history.reads.iter().map(|read| (read.channel.as_str(), read)).collect();
     for read in settled.values() {
         for stored in &read.messages {
-            let key = (
-                read.channel.as_str(),
-                stored.from.as_str(),
-                stored.client_msg_no.as_str(),
-            );
+            let key = (read.channel.as_str(), stored.from.as_str(), stored.client_msg_no.as_str());
             if let Some(message) = messages.get_mut(&key) {
                 message.seq.get_or_insert(stored.seq);
             }
@@ -132,12 +125,7 @@ pub fn check(history: &History) -> Vec<Violation> {
 pub fn assert_holds(history: &History) {
     let found = check(history);
     let first: Vec<_> = found.iter().take(12).map(ToString::to_string).collect();
-    assert!(
-        found.is_empty(),
-        "{} violations:\n  {}",
-        found.len(),
-        first.join("\n  ")
-    );
+    assert!(found.is_empty(), "{} violations:\n  {}", found.len(), first.join("\n  "));
 }
 
 #[derive(Default)]
@@ -152,34 +140,21 @@ impl Findings {
 fn gather<'a>(history: &'a History, found: &mut Findings) -> HashMap<Key<'a>, Message<'a>> {
     let mut messages: HashMap<Key<'_>, Message<'_>> = HashMap::new();
     for attempt in &history.attempts {
-        let key = (
-            attempt.channel.as_str(),
-            attempt.sender.as_str(),
-            attempt.client_msg_no.as_str(),
-        );
-        let message = messages.entry(key).or_insert_with(|| Message {
-            sent: u64::MAX,
-            ..Message::default()
-        });
+        let key =
+            (attempt.channel.as_str(), attempt.sender.as_str(), attempt.client_msg_no.as_str());
+        let message =
+            messages.entry(key).or_insert_with(|| Message { sent: u64::MAX, ..Message::default() });
         message.sent = message.sent.min(attempt.sent);
         if let Outcome::Acked { at, id, seq } = attempt.outcome {
             message.acked = Some(message.acked.map_or(at, |first| first.min(at)));
             for other in &message.attempts {
-                let Outcome::Acked {
-                    id: other_id,
-                    seq: other_seq,
-                    ..
-                } = other.outcome
-                else {
+                let Outcome::Acked { id: other_id, seq: other_seq, .. } = other.outcome else {
                     continue;
                 };
                 let same_seq = seq.is_none() || other_seq.is_none() || seq == other_seq;
                 if other_id != id || !same_seq {
                     let first = (other_id, other_seq);
-                    found.add(
-                        "G4",
-                        format!("{key:?} got {first:?}, sent again {:?}", (id, seq)),
-                    );
+                    found.add("G4", format!("{key:?} got {first:?}, sent again {:?}", (id, seq)));
                 }
             }
         }
@@ -194,10 +169,7 @@ fn check_dense(history: &History, found: &mut Findings) {
         for (expected, stored) in (1..).zip(&read.messages) {
             if stored.seq != expected {
                 let (channel, got) = (&read.channel, stored.seq);
-                found.add(
-                    "G2",
-                    format!("{channel}: seq {got} where {expected} should be"),
-                );
+                found.add("G2", format!("{channel}: seq {got} where {expected} should be"));
                 break;
             }
         }
@@ -207,27 +179,17 @@ fn check_dense(history: &History, found: &mut Findings) {
 /// G2, G3: a seq names one message, for every reader, whatever the way.
 fn check_one_order(history: &History, found: &mut Findings) {
     let mut named: HashMap<(&str, u32), &Stored> = HashMap::new();
-    let reads = history.reads.iter().flat_map(|read| {
-        read.messages
-            .iter()
-            .map(|stored| (read.channel.as_str(), stored))
-    });
-    let pushes = history
-        .pushes
+    let reads = history
+        .reads
         .iter()
-        .map(|push| (push.channel.as_str(), &push.message));
+        .flat_map(|read| read.messages.iter().map(|stored| (read.channel.as_str(), stored)));
+    let pushes = history.pushes.iter().map(|push| (push.channel.as_str(), &push.message));
     for (channel, stored) in reads.chain(pushes) {
         let first = *named.entry((channel, stored.seq)).or_insert(stored);
         if first.payload != stored.payload {
-            found.add(
-                "G2",
-                format!("{channel} seq {} carries two payloads", stored.seq),
-            );
+            found.add("G2", format!("{channel} seq {} carries two payloads", stored.seq));
         } else if first != stored {
-            found.add(
-                "G3",
-                format!("{channel}: {first:?} and {stored:?} have one seq"),
-            );
+            found.add("G3", format!("{channel}: {first:?} and {stored:?} have one seq"));
         }
     }
 }
@@ -239,10 +201,7 @@ fn check_once(settled: &BTreeMap<&str, &Read>, found: &mut Findings) {
         for stored in &read.messages {
             let number = (stored.from.as_str(), stored.client_msg_no.as_str());
             if let Some(first) = numbers.insert(number, stored.seq) {
-                found.add(
-                    "G4",
-                    format!("{channel}: {number:?} at {first} and {}", stored.seq),
-                );
+                found.add("G4", format!("{channel}: {number:?} at {first} and {}", stored.seq));
             }
             if let Some(first) = ids.insert(stored.id, stored.seq) {
                 let (id, again) = (stored.id, stored.seq);
@@ -256,20 +215,12 @@ fn check_once(settled: &BTreeMap<&str, &Read>, found: &mut Findings) {
 fn check_known(history: &History, messages: &HashMap<Key<'_>, Message<'_>>, found: &mut Findings) {
     for read in &history.reads {
         for stored in &read.messages {
-            let key = (
-                read.channel.as_str(),
-                stored.from.as_str(),
-                stored.client_msg_no.as_str(),
-            );
+            let key = (read.channel.as_str(), stored.from.as_str(), stored.client_msg_no.as_str());
             let Some(message) = messages.get(&key) else {
                 found.add("G5", format!("{key:?} was never sent"));
                 continue;
             };
-            if message
-                .attempts
-                .iter()
-                .all(|attempt| attempt.payload != stored.payload)
-            {
+            if message.attempts.iter().all(|attempt| attempt.payload != stored.payload) {
                 found.add("G5", format!("{key:?} was sent with another payload"));
             }
             let mut outcomes = message.attempts.iter().map(|attempt| attempt.outcome);
@@ -299,18 +250,12 @@ fn check_kept(
                 None => None,
             };
             let Some(stored) = stored else {
-                found.add(
-                    "G1",
-                    format!("{key:?} was acknowledged as {seq:?} and is missing"),
-                );
+                found.add("G1", format!("{key:?} was acknowledged as {seq:?} and is missing"));
                 continue;
             };
             if stored.id != id || seq.is_some_and(|seq| seq != stored.seq) {
                 let (is, was) = ((stored.id, stored.seq), (id, seq));
-                found.add(
-                    "G1",
-                    format!("{key:?} was acknowledged as {was:?} and is {is:?}"),
-                );
+                found.add("G1", format!("{key:?} was acknowledged as {was:?} and is {is:?}"));
             }
         }
     }
@@ -351,10 +296,7 @@ fn check_written_order(messages: &HashMap<Key<'_>, Message<'_>>, found: &mut Fin
         let first = message.attempts.iter().min_by_key(|attempt| attempt.sent);
         if let (Some(first), Some(seq)) = (first, message.seq) {
             let place = (first.place, seq);
-            written
-                .entry((first.connection, key.0))
-                .or_default()
-                .push(place);
+            written.entry((first.connection, key.0)).or_default().push(place);
         }
     }
     for ((connection, channel), mut places) in written {
@@ -396,20 +338,12 @@ fn check_reads(history: &History, found: &mut Findings) {
     let mut acked: HashMap<&str, Vec<(u64, &Attempt)>> = HashMap::new();
     for attempt in &history.attempts {
         if let Outcome::Acked { at, .. } = attempt.outcome {
-            acked
-                .entry(&attempt.channel)
-                .or_default()
-                .push((at, attempt));
+            acked.entry(&attempt.channel).or_default().push((at, attempt));
         }
     }
     for read in &history.reads {
         let numbers: HashMap<_, _> = (read.messages.iter())
-            .map(|stored| {
-                (
-                    (stored.from.as_str(), stored.client_msg_no.as_str()),
-                    stored.seq,
-                )
-            })
+            .map(|stored| ((stored.from.as_str(), stored.client_msg_no.as_str()), stored.seq))
             .collect();
         for (at, attempt) in acked.get(read.channel.as_str()).into_iter().flatten() {
             let number = (attempt.sender.as_str(), attempt.client_msg_no.as_str());
@@ -471,11 +405,7 @@ mod tests {
                 },
             }
         });
-        let push = |seq| Push {
-            channel: CHANNEL.to_owned(),
-            connection: 2,
-            message: stored(seq),
-        };
+        let push = |seq| Push { channel: CHANNEL.to_owned(), connection: 2, message: stored(seq) };
         History {
             attempts: attempts.collect(),
             reads: vec![read(22, 2), read(100, 4)],
@@ -529,19 +459,11 @@ mod tests {
     #[test]
     fn g1_an_acked_message_under_another_seq_or_id_is_found() {
         let moved = broken(|h| {
-            h.attempts[3].outcome = Outcome::Acked {
-                at: 45,
-                id: 104,
-                seq: Some(5),
-            };
+            h.attempts[3].outcome = Outcome::Acked { at: 45, id: 104, seq: Some(5) };
         });
         assert_eq!(moved, ["G1"]);
         let renamed = broken(|h| {
-            h.attempts[3].outcome = Outcome::Acked {
-                at: 45,
-                id: 999,
-                seq: Some(4),
-            };
+            h.attempts[3].outcome = Outcome::Acked { at: 45, id: 999, seq: Some(4) };
         });
         assert_eq!(renamed, ["G1"]);
     }
@@ -558,10 +480,7 @@ mod tests {
 
     #[test]
     fn g2_one_seq_with_two_payloads_is_found() {
-        assert_eq!(
-            broken(|h| h.pushes[2].message.payload = b"other".to_vec()),
-            ["G2"]
-        );
+        assert_eq!(broken(|h| h.pushes[2].message.payload = b"other".to_vec()), ["G2"]);
     }
 
     #[test]
@@ -586,11 +505,7 @@ mod tests {
             broken(move |h| {
                 let mut again = h.attempts[3].clone();
                 (again.connection, again.place, again.sent) = (3, 0, 60);
-                again.outcome = Outcome::Acked {
-                    at: 65,
-                    id,
-                    seq: None,
-                };
+                again.outcome = Outcome::Acked { at: 65, id, seq: None };
                 h.attempts.push(again);
             })
         };
@@ -615,11 +530,7 @@ mod tests {
         let late = broken(|h| {
             // Message 3, from another connection, is sent after 4 was acknowledged.
             (h.attempts[2].connection, h.attempts[2].sent) = (9, 50);
-            h.attempts[2].outcome = Outcome::Acked {
-                at: 55,
-                id: 103,
-                seq: Some(3),
-            };
+            h.attempts[2].outcome = Outcome::Acked { at: 55, id: 103, seq: Some(3) };
         });
         assert_eq!(late, ["G6"]);
     }

@@ -31,11 +31,7 @@ impl Dice {
     pub fn new(test: &'static str) -> Self {
         let clock = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64;
         let seed = variable("JINDOU_SEED").unwrap_or(clock % 1_000_000_007);
-        Self {
-            seed,
-            test,
-            rng: ChaCha8Rng::seed_from_u64(seed),
-        }
+        Self { seed, test, rng: ChaCha8Rng::seed_from_u64(seed) }
     }
 
     /// A number from `low` to below `high`.
@@ -83,10 +79,7 @@ pub fn eventually<T>(what: &str, mut probe: impl FnMut() -> Option<T>) -> T {
         if let Some(found) = probe() {
             return found;
         }
-        assert!(
-            Instant::now() < end,
-            "{what} did not happen in {PATIENCE:?}"
-        );
+        assert!(Instant::now() < end, "{what} did not happen in {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(10));
     }
 }

@@ -141,11 +141,8 @@ impl Node {
     /// Starts the process.
     pub fn launch(&mut self) {
         assert!(self.child.is_none(), "the node runs already");
-        let out = File::options()
-            .create(true)
-            .append(true)
-            .open(self.folder().join("out.log"))
-            .unwrap();
+        let out =
+            File::options().create(true).append(true).open(self.folder().join("out.log")).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_jindou"));
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("WK_")) {
@@ -172,19 +169,14 @@ impl Node {
             if let Some(status) = self.child.as_mut().unwrap().try_wait().unwrap() {
                 panic!("the node ended with {status} instead of serving");
             }
-            assert!(
-                start.elapsed() < START_MAX,
-                "not serving after {START_MAX:?}"
-            );
+            assert!(start.elapsed() < START_MAX, "not serving after {START_MAX:?}");
             std::thread::sleep(Duration::from_millis(5));
         }
     }
 
     /// Whether the process runs.
     pub fn is_alive(&mut self) -> bool {
-        self.child
-            .as_mut()
-            .is_some_and(|child| child.try_wait().unwrap().is_none())
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
     }
 
     /// SIGKILL.
@@ -235,9 +227,7 @@ impl Drop for Node {
         if std::thread::panicking() {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
-            let last = lines
-                .get(lines.len().saturating_sub(30)..)
-                .unwrap_or_default();
+            let last = lines.get(lines.len().saturating_sub(30)..).unwrap_or_default();
             eprintln!("the node's last words:\n  {}", last.join("\n  "));
             let kept = self.folder.take().map(TempDir::keep);
             eprintln!("kept {}", kept.unwrap_or_default().display());

@@ -55,9 +55,7 @@ pub fn websocket(address: &str) -> io::Result<(Writer, Reader)> {
     let head = String::from_utf8_lossy(&head);
     let accepted = head.starts_with("HTTP/1.1 101 ")
         && head.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo=")
-        && !head
-            .to_ascii_lowercase()
-            .contains("sec-websocket-extensions");
+        && !head.to_ascii_lowercase().contains("sec-websocket-extensions");
     if !accepted {
         return Err(io::Error::other(format!("not upgraded: {head}")));
     }
@@ -66,11 +64,7 @@ pub fn websocket(address: &str) -> io::Result<(Writer, Reader)> {
 
 fn halves(socket: TcpStream, websocket: bool) -> io::Result<(Writer, Reader)> {
     socket.set_nodelay(true)?;
-    let reader = Reader {
-        socket: socket.try_clone()?,
-        websocket,
-        rest: Vec::new(),
-    };
+    let reader = Reader { socket: socket.try_clone()?, websocket, rest: Vec::new() };
     let socket = Mutex::new(socket);
     Ok((Writer { socket, websocket }, reader))
 }

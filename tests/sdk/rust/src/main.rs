@@ -31,9 +31,7 @@ impl World {
     async fn ask(&mut self, what: &str) -> Result<()> {
         println!("ask: {what}");
         let answer = self.stdin.next_line().await?;
-        (answer.as_deref() == Some("done"))
-            .then_some(())
-            .ok_or_else(|| "no answer".into())
+        (answer.as_deref() == Some("done")).then_some(()).ok_or_else(|| "no answer".into())
     }
 
     async fn post(&self, path: &str, body: Value) -> Result<Value> {
@@ -92,8 +90,7 @@ impl World {
     async fn connect(&self, uid: &str) -> Result<User> {
         let mut user = self.user(uid, &format!("t-{uid}"))?;
         user.client.connect().await?;
-        user.take("connection", PATIENCE, |e| matches!(e, Event::Connect(_)))
-            .await?;
+        user.take("connection", PATIENCE, |e| matches!(e, Event::Connect(_))).await?;
         Ok(user)
     }
 }
@@ -123,10 +120,7 @@ impl User {
     }
 
     async fn send(&self, channel: &str, kind: ChannelType, text: &str) -> Result<Sent> {
-        let ack = self
-            .client
-            .send(channel, kind, json!({"type": 1, "content": text}))
-            .await?;
+        let ack = self.client.send(channel, kind, json!({"type": 1, "content": text})).await?;
         assert_eq!(ack.reason_code, 1);
         Ok((text.to_owned(), ack.message_seq))
     }
@@ -139,18 +133,11 @@ impl User {
         sent: &Sent,
     ) -> Result<()> {
         let wanted = |e: &Event| matches!(e, Event::Message(m) if m.payload["content"] == *sent.0);
-        let Event::Message(m) = self
-            .take(&format!("message {sent:?}"), PATIENCE, wanted)
-            .await?
+        let Event::Message(m) = self.take(&format!("message {sent:?}"), PATIENCE, wanted).await?
         else {
             return Err("no message".into());
         };
-        let got = (
-            m.from_uid.as_str(),
-            m.channel_id.as_str(),
-            m.channel_type,
-            m.message_seq,
-        );
+        let got = (m.from_uid.as_str(), m.channel_id.as_str(), m.channel_type, m.message_seq);
         assert_eq!(got, (from, channel, u8::from(kind), sent.1));
         Ok(())
     }
@@ -165,11 +152,7 @@ async fn main() -> Result<()> {
         ws: variable("JINDOU_WS")?,
         stdin: BufReader::new(tokio::io::stdin()).lines(),
     };
-    let (ann, bob, group) = (
-        format!("ann-{run}"),
-        format!("bob-{run}"),
-        format!("group-{run}"),
-    );
+    let (ann, bob, group) = (format!("ann-{run}"), format!("bob-{run}"), format!("group-{run}"));
     for uid in [&ann, &bob] {
         let token = json!({"uid": uid, "token": format!("t-{uid}"), "device_flag": DESKTOP, "device_level": 1});
         world.post("/user/token", token).await?;
@@ -201,20 +184,12 @@ async fn main() -> Result<()> {
         chat.push(a.send(&bob, PERSON, &format!("offline {i}")).await?);
     }
     b = world.connect(&bob).await?;
-    let conversations = world
-        .post("/conversation/sync", json!({"uid": bob, "msg_count": 10}))
-        .await?;
-    let with_ann = conversations
-        .as_array()
-        .into_iter()
-        .flatten()
-        .find(|c| c["channel_id"] == *ann);
+    let conversations =
+        world.post("/conversation/sync", json!({"uid": bob, "msg_count": 10})).await?;
+    let with_ann = conversations.as_array().into_iter().flatten().find(|c| c["channel_id"] == *ann);
     let with_ann = with_ann.ok_or("no conversation")?;
     assert_eq!(
-        (
-            with_ann["unread"].as_u64(),
-            with_ann["last_msg_seq"].as_u64()
-        ),
+        (with_ann["unread"].as_u64(), with_ann["last_msg_seq"].as_u64()),
         (Some(3), Some(5))
     );
     assert_eq!(world.history(&bob, &ann, PERSON).await?, chat);
@@ -222,35 +197,24 @@ async fn main() -> Result<()> {
 
     let second = world.connect(&bob).await?;
     let kick = Event::Disconnect(DisconnectReason::Server { code: 12 });
-    b.take("kick", PATIENCE, |e| {
-        format!("{e:?}") == format!("{kick:?}")
-    })
-    .await?;
+    b.take("kick", PATIENCE, |e| format!("{e:?}") == format!("{kick:?}")).await?;
     b.client.destroy().await;
     b = second;
     println!("held: kicked by the same device");
 
     let stranger = world.user(&ann, "wrong")?;
-    assert_eq!(
-        stranger.client.connect().await.err(),
-        Some(Error::Server { code: 2 })
-    );
+    assert_eq!(stranger.client.connect().await.err(), Some(Error::Server { code: 2 }));
     stranger.client.destroy().await;
     println!("held: token refused");
 
     world.ask("kill").await?;
     for user in [&mut a, &mut b] {
-        user.take("loss of connection", PATIENCE, |e| {
-            matches!(e, Event::Disconnect(_))
-        })
-        .await?;
+        user.take("loss of connection", PATIENCE, |e| matches!(e, Event::Disconnect(_))).await?;
     }
     world.ask("start").await?;
     for user in [&mut a, &mut b] {
-        user.take("connection after the kill", PATIENCE * 3, |e| {
-            matches!(e, Event::Connect(_))
-        })
-        .await?;
+        user.take("connection after the kill", PATIENCE * 3, |e| matches!(e, Event::Connect(_)))
+            .await?;
     }
     let sent = a.send(&bob, PERSON, "after the kill").await?;
     b.gets(&ann, &ann, PERSON, &sent).await?;
