@@ -5,6 +5,7 @@ pub mod api;
 pub mod client;
 pub mod history;
 pub mod http;
+mod listener;
 pub mod node;
 pub mod ports;
 pub mod socket;
