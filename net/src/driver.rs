@@ -50,11 +50,6 @@ pub trait Machine {
     /// One pure turn.
     fn step(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) -> Stepped;
 
-    /// Whether nothing is under way that a drain should wait for.
-    fn is_idle(&self) -> bool {
-        true
-    }
-
     /// Whether nothing waits in the machine; a drain goes on until then.
     fn is_idle(&self) -> bool {
         true
@@ -271,7 +266,6 @@ impl<M: Machine, E: Executor> Driver<M, E> {
             && self.handle.is_idle()
             && self.machine.is_idle()
             && self.mesh.kept_count() == 0
-            && self.machine.is_idle()
             && !self.stepped.more;
         let was_quiet = drain.quiet_ms.is_some();
         if is_quiet {
