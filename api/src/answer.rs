@@ -71,10 +71,7 @@ impl Refusal {
             status: u16,
         }
 
-        let body = Body {
-            msg: self.to_string(),
-            status: 400,
-        };
+        let body = Body { msg: self.to_string(), status: 400 };
         HttpResponse::json(StatusCode::BAD_REQUEST, to_json(&body))
     }
 }

@@ -41,11 +41,7 @@ pub(crate) struct Call {
 impl<N: Node> Api<N> {
     /// An API over a shard.
     pub fn new(node: N, settings: ApiSettings) -> Self {
-        Self {
-            node,
-            settings,
-            routes: Routes::new(),
-        }
+        Self { node, settings, routes: Routes::new() }
     }
 
     /// Answers a request on the API port (5001).
@@ -114,10 +110,7 @@ impl<N: Node> Api<N> {
             }
             Found::Handler(handler) => {
                 debug_assert!(path.starts_with('/'));
-                let call = Call {
-                    query: Query::parse(&request.query),
-                    body: request.body,
-                };
+                let call = Call { query: Query::parse(&request.query), body: request.body };
                 match self.dispatch(handler, &call).await {
                     Ok(response) => response,
                     Err(refusal) => refusal.into_response(),
@@ -191,14 +184,8 @@ fn same_secret(given: &[u8], wanted: &[u8]) -> bool {
 /// The headers that let a browser's page of any origin call the API.
 fn allow_origins(headers: &mut HeaderMap) {
     const ALLOWED: [(HeaderName, HeaderValue); 4] = [
-        (
-            http::header::ACCESS_CONTROL_ALLOW_ORIGIN,
-            HeaderValue::from_static("*"),
-        ),
-        (
-            http::header::ACCESS_CONTROL_ALLOW_CREDENTIALS,
-            HeaderValue::from_static("true"),
-        ),
+        (http::header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+        (http::header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true")),
         (
             http::header::ACCESS_CONTROL_ALLOW_HEADERS,
             HeaderValue::from_static(

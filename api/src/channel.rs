@@ -110,9 +110,7 @@ pub(crate) async fn delete<N: Node>(api: &Api<N>, call: &Call) -> Answer {
     }
     api.settings.check_channel(&body.channel_id, body.channel_type)?;
     let channel = ChannelId::new(body.channel_id, body.channel_type);
-    let request = Request::Disband {
-        channel: channel.clone(),
-    };
+    let request = Request::Disband { channel: channel.clone() };
     let reply = api.node.ask(Target::Id(channel.id), request).await;
     done(&reply, "更新频道信息失败！")
 }

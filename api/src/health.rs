@@ -43,10 +43,7 @@ pub(crate) fn health<N: Node>(api: &Api<N>) -> Answer {
         None => value(&Good { status: "ok" }),
         Some(fault) => HttpResponse::json(
             StatusCode::INTERNAL_SERVER_ERROR,
-            to_json(&Bad {
-                message: fault.to_string(),
-                status: "error",
-            }),
+            to_json(&Bad { message: fault.to_string(), status: "error" }),
         ),
     })
 }
@@ -66,17 +63,9 @@ pub(crate) fn ready<N: Node>(api: &Api<N>) -> Answer {
         checks: health
             .checks
             .into_iter()
-            .map(|check| Line {
-                name: check.name,
-                ok: check.ok,
-                detail: check.detail,
-            })
+            .map(|check| Line { name: check.name, ok: check.ok, detail: check.detail })
             .collect(),
     };
-    let status = if is_ready {
-        StatusCode::OK
-    } else {
-        StatusCode::SERVICE_UNAVAILABLE
-    };
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     Ok(HttpResponse::json(status, to_json(&body)))
 }

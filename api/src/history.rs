@@ -149,11 +149,7 @@ async fn messages<N: Node>(
     let target = Target::Id(channel.id.clone());
     let request = Request::Messages { channel, first, last, count_max, from_start };
     let reply = api.node.ask(target, request).await;
-    if let Reply::Messages(messages) = reply {
-        Ok(messages)
-    } else {
-        Err(Refusal::by(&reply, ""))
-    }
+    if let Reply::Messages(messages) = reply { Ok(messages) } else { Err(Refusal::by(&reply, "")) }
 }
 
 /// The last seq of a channel; 0 when it has none.

@@ -14,10 +14,7 @@ pub(crate) fn is_blank(id: &str) -> bool {
 
 /// The uids of a list without the blank ones, which must never reach a log (http-api.md §7.5).
 pub(crate) fn without_blanks(uids: &[String]) -> Vec<Name> {
-    uids.iter()
-        .filter(|uid| !is_blank(uid))
-        .map(|uid| Name::from(uid.as_str()))
-        .collect()
+    uids.iter().filter(|uid| !is_blank(uid)).map(|uid| Name::from(uid.as_str())).collect()
 }
 
 /// The longest string of the wire, in bytes: tokens and client numbers must fit one.
@@ -64,12 +61,7 @@ pub(crate) fn read_channel(uid: &str, id: &str, channel_kind: u8) -> ChannelId {
 }
 
 /// The stored channel that a send goes to (http-api.md §8.1, case A).
-pub(crate) fn send_channel(
-    from: &str,
-    id: &str,
-    channel_kind: u8,
-    is_command: bool,
-) -> ChannelId {
+pub(crate) fn send_channel(from: &str, id: &str, channel_kind: u8, is_command: bool) -> ChannelId {
     let mut stored = match channel_kind {
         kind::PERSON => person_channel(from, id),
         kind::AGENT => format!("{from}@{id}"),

@@ -39,10 +39,7 @@ body! {
 }
 
 /// Reads the body of subscriber_add and subscriber_remove; the members that aren't blank.
-fn subscribers<N: Node>(
-    api: &Api<N>,
-    call: &Call,
-) -> Result<(SubscriberBody, Vec<Name>), Refusal> {
+fn subscribers<N: Node>(api: &Api<N>, call: &Call) -> Result<(SubscriberBody, Vec<Name>), Refusal> {
     let body: SubscriberBody = read(&call.body).map_err(Refusal::Format)?;
     if is_blank(&body.channel_id) {
         return Err(Refusal::Rule("频道ID不能为空！"));
@@ -68,11 +65,7 @@ pub(crate) async fn subscriber_add<N: Node>(api: &Api<N>, call: &Call) -> Answer
     if body.temp_subscriber == 1 {
         return Err(Refusal::Rule("新版本临时订阅者已不支持！"));
     }
-    let channel_kind = if body.channel_type == 0 {
-        kind::GROUP
-    } else {
-        body.channel_type
-    };
+    let channel_kind = if body.channel_type == 0 { kind::GROUP } else { body.channel_type };
     let channel = ChannelId::new(body.channel_id, channel_kind);
     let request = Request::WriteChannel {
         channel: channel.clone(),
@@ -107,22 +100,14 @@ pub(crate) async fn subscriber_remove_all<N: Node>(api: &Api<N>, call: &Call) ->
 /// POST /channel/blacklist_add, _set, _remove and _remove_all.
 pub(crate) async fn blacklist<N: Node>(api: &Api<N>, call: &Call, how: ListChange) -> Answer {
     let (channel, uids) = list_body(api, call, how, false)?;
-    let storage = if how == ListChange::Clear {
-        "移除所有黑名单失败！"
-    } else {
-        ""
-    };
+    let storage = if how == ListChange::Clear { "移除所有黑名单失败！" } else { "" };
     change(api, channel, List::Deny, how, uids, storage).await
 }
 
 /// POST /channel/whitelist_add, _set, _remove and _remove_all.
 pub(crate) async fn whitelist<N: Node>(api: &Api<N>, call: &Call, how: ListChange) -> Answer {
     let (channel, uids) = list_body(api, call, how, true)?;
-    let storage = if how == ListChange::Clear {
-        "移除所有白名单失败！"
-    } else {
-        ""
-    };
+    let storage = if how == ListChange::Clear { "移除所有白名单失败！" } else { "" };
     change(api, channel, List::Allow, how, uids, storage).await
 }
 
@@ -186,12 +171,7 @@ async fn change<N: Node>(
     uids: Vec<Name>,
     storage: &'static str,
 ) -> Answer {
-    let request = Request::ChangeList {
-        channel: channel.clone(),
-        list,
-        change,
-        uids,
-    };
+    let request = Request::ChangeList { channel: channel.clone(), list, change, uids };
     done(&api.node.ask(Target::Id(channel.id), request).await, storage)
 }
 
@@ -208,10 +188,7 @@ pub(crate) async fn read_whitelist<N: Node>(api: &Api<N>, call: &Call) -> Answer
     let id = call.query.text("channel_id");
     let channel = ChannelId::new(id, call.query.kind("channel_type"));
     api.settings.check_channel(id, channel.kind)?;
-    let request = Request::ReadList {
-        channel: channel.clone(),
-        list: List::Allow,
-    };
+    let request = Request::ReadList { channel: channel.clone(), list: List::Allow };
     let reply = api.node.ask(Target::Id(channel.id), request).await;
     let Reply::List(items) = reply else {
         return Err(Refusal::by(&reply, ""));

@@ -203,7 +203,9 @@ fn of_process(page: &Page, process: &Process) -> prometheus::Result<()> {
 
 /// A series of v2's exporter, with its labels.
 fn v2(name: &str, help: &str) -> Opts {
-    Opts::new(name, help).const_label("otel_scope_name", "metrics").const_label("otel_scope_version", "")
+    Opts::new(name, help)
+        .const_label("otel_scope_name", "metrics")
+        .const_label("otel_scope_version", "")
 }
 
 /// Series gathered for one scrape.

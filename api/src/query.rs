@@ -28,10 +28,7 @@ impl Query {
 
     /// The first value of a key; empty when there is none.
     pub(crate) fn text(&self, key: &str) -> &str {
-        self.pairs
-            .iter()
-            .find(|(k, _)| k == key)
-            .map_or("", |(_, value)| value)
+        self.pairs.iter().find(|(k, _)| k == key).map_or("", |(_, value)| value)
     }
 
     /// A signed number: 0 when absent or not a number, the nearest one when out of range.
@@ -129,7 +126,9 @@ mod tests {
 
     #[test]
     fn numbers_are_read_leniently() {
-        let query = Query::parse("a=12&b=x&c=-3&d=999999999999999999999&e=300&f=%2B7&g=-99999999999999999999&h=1.5");
+        let query = Query::parse(
+            "a=12&b=x&c=-3&d=999999999999999999999&e=300&f=%2B7&g=-99999999999999999999&h=1.5",
+        );
         assert_eq!((query.signed("a"), query.unsigned("a")), (12, 12));
         assert_eq!((query.signed("b"), query.unsigned("b")), (0, 0));
         assert_eq!((query.signed("c"), query.unsigned("c")), (-3, 0));

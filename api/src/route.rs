@@ -27,17 +27,9 @@ struct Batch<'a> {
 fn addresses<'a, N: Node>(api: &'a Api<N>, call: &Call) -> Addresses<'a> {
     let own = &api.settings.addresses;
     if call.query.signed("intranet") == 1 {
-        return Addresses {
-            tcp_addr: &own.intranet_tcp,
-            ws_addr: "",
-            wss_addr: "",
-        };
+        return Addresses { tcp_addr: &own.intranet_tcp, ws_addr: "", wss_addr: "" };
     }
-    Addresses {
-        tcp_addr: &own.tcp,
-        ws_addr: &own.ws,
-        wss_addr: &own.wss,
-    }
+    Addresses { tcp_addr: &own.tcp, ws_addr: &own.ws, wss_addr: &own.wss }
 }
 
 /// GET /route.
@@ -48,8 +40,5 @@ pub(crate) fn route<N: Node>(api: &Api<N>, call: &Call) -> Answer {
 /// POST /route/batch: one element, with the uids of the body.
 pub(crate) fn batch<N: Node>(api: &Api<N>, call: &Call) -> Answer {
     let uids = read(&call.body).map_err(|_| Refusal::Rule("数据格式有误！"))?;
-    Ok(value(&[Batch {
-        addresses: addresses(api, call),
-        uids,
-    }]))
+    Ok(value(&[Batch { addresses: addresses(api, call), uids }]))
 }

@@ -59,10 +59,7 @@ pub(crate) enum Found {
 impl Found {
     /// Whether this is a health check.
     pub(crate) fn is_health(&self) -> bool {
-        matches!(
-            self,
-            Self::Handler(Handler::Health | Handler::Alive | Handler::Ready)
-        )
+        matches!(self, Self::Handler(Handler::Health | Handler::Alive | Handler::Ready))
     }
 }
 
@@ -196,14 +193,8 @@ const LATER_SHARED_POST: &[&str] = &[
 const LATER_SHARED_ANY: &[&str] = &["/plugins/{plugin}/", "/plugins/{plugin}/{*path}"];
 
 /// Paths that only the manager port has, besides those served.
-const LATER_MANAGER_GET: &[&str] = &[
-    "/metrics/app",
-    "/metrics/cluster",
-    "/metrics/system",
-    "/web",
-    "/web/",
-    "/web/{*path}",
-];
+const LATER_MANAGER_GET: &[&str] =
+    &["/metrics/app", "/metrics/cluster", "/metrics/system", "/web", "/web/", "/web/{*path}"];
 
 /// Handlers that the manager port has too, not served there before its login is.
 const SHARED_HANDLERS: &[(bool, &str)] = &[
@@ -258,11 +249,7 @@ impl Routes {
             put(&mut routes.manager_post, path, Found::NotYet);
         }
         for (is_post, path) in SHARED_HANDLERS {
-            let table = if *is_post {
-                &mut routes.manager_post
-            } else {
-                &mut routes.manager_get
-            };
+            let table = if *is_post { &mut routes.manager_post } else { &mut routes.manager_get };
             put(table, path, Found::NotYet);
         }
         routes

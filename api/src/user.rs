@@ -68,10 +68,7 @@ pub(crate) async fn device_quit<N: Node>(api: &Api<N>, call: &Call) -> Answer {
         (_, Err(_)) => return Ok(ok()),
     };
     let uid = Name::from(body.uid);
-    let request = Request::QuitDevices {
-        uid: uid.clone(),
-        device_flags,
-    };
+    let request = Request::QuitDevices { uid: uid.clone(), device_flags };
     done(&api.node.ask(Target::Id(uid), request).await, "")
 }
 
@@ -97,10 +94,9 @@ pub(crate) async fn online_status<N: Node>(api: &Api<N>, call: &Call) -> Answer 
             by_shard.entry(shard).or_default().push(uid.as_str().into());
         }
     }
-    let asked = by_shard.into_iter().map(|(shard, uids)| {
-        api.node
-            .ask(Target::Shard(shard), Request::Online { uids })
-    });
+    let asked = by_shard
+        .into_iter()
+        .map(|(shard, uids)| api.node.ask(Target::Shard(shard), Request::Online { uids }));
     for reply in join_all(asked).await {
         let Reply::Online(items) = reply else {
             return Err(Refusal::by(&reply, ""));
@@ -115,11 +111,7 @@ pub(crate) async fn online_status<N: Node>(api: &Api<N>, call: &Call) -> Answer 
         .iter()
         .filter_map(|uid| Some((uid, flags.get(uid.as_str())?)))
         .flat_map(|(uid, flags)| {
-            flags.iter().map(|flag| OnlineJson {
-                uid,
-                device_flag: *flag,
-                online: 1,
-            })
+            flags.iter().map(|flag| OnlineJson { uid, device_flag: *flag, online: 1 })
         })
         .collect();
     Ok(value(&list))

@@ -20,11 +20,7 @@ pub(crate) fn decode(text: &[u8]) -> Result<Vec<u8>, ReadError> {
     if let Ok(bytes) = PLAIN.decode(text) {
         return Ok(bytes);
     }
-    let mut reader = Reader {
-        text,
-        place: 0,
-        bytes: Vec::with_capacity(text.len() / 4 * 3),
-    };
+    let mut reader = Reader { text, place: 0, bytes: Vec::with_capacity(text.len() / 4 * 3) };
     while reader.group()? {}
     Ok(reader.bytes)
 }

@@ -46,10 +46,7 @@ struct Scanner<'a> {
 
 impl Scanner<'_> {
     fn peek(&self) -> Result<u8, ReadError> {
-        self.bytes
-            .get(self.place)
-            .copied()
-            .ok_or(ReadError::Truncated)
+        self.bytes.get(self.place).copied().ok_or(ReadError::Truncated)
     }
 
     fn next(&mut self) -> Result<u8, ReadError> {
@@ -159,10 +156,7 @@ impl Scanner<'_> {
                         for _ in 0..4 {
                             let byte = self.next()?;
                             if !byte.is_ascii_hexdigit() {
-                                return Err(character(
-                                    byte,
-                                    r"in \u hexadecimal character escape",
-                                ));
+                                return Err(character(byte, r"in \u hexadecimal character escape"));
                             }
                         }
                     }

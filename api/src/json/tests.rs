@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
-use super::{ReadError, base64, body, fuzz_body, read, scan, to_json};
+use super::{ReadError, base64, fuzz_body, read, scan, to_json};
 
 body! {
     Inner { flag: i64, name: String, }
@@ -53,7 +53,8 @@ fn names_match_in_any_case_and_the_last_one_counts() {
 
 #[test]
 fn null_leaves_what_is_there_but_empties_lists() {
-    let read = outer(r#"{"uid":"a","uid":null,"kind":null,"list":["a"],"list":null,"header":null}"#);
+    let read =
+        outer(r#"{"uid":"a","uid":null,"kind":null,"list":["a"],"list":null,"header":null}"#);
     assert_eq!((read.uid.as_str(), read.kind, read.list.len()), ("a", 0, 0));
     assert_eq!(outer(r#"{"list":["a",null]}"#).list, ["a", ""]);
     assert_eq!(outer(r#"{"maybe":[]}"#).maybe, Some(Vec::new()));

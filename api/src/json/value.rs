@@ -126,19 +126,11 @@ impl<'a> Rest<'a> {
                 Value::Bool
             }
             b'"' => Value::Text(Text(self.string())),
-            b'[' => Value::Array(Items {
-                rest: Rest(self.nested()),
-            }),
-            b'{' => Value::Object(Members {
-                rest: Rest(self.nested()),
-            }),
+            b'[' => Value::Array(Items { rest: Rest(self.nested()) }),
+            b'{' => Value::Object(Members { rest: Rest(self.nested()) }),
             _ => {
                 let is_part = |b: &u8| matches!(b, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
-                let size = self
-                    .0
-                    .iter()
-                    .position(|byte| !is_part(byte))
-                    .unwrap_or(self.0.len());
+                let size = self.0.iter().position(|byte| !is_part(byte)).unwrap_or(self.0.len());
                 if size == 0 {
                     return None;
                 }
@@ -176,9 +168,7 @@ impl<'a> Rest<'a> {
             place += 1;
         }
         let whole = self.take(place.saturating_add(1));
-        whole
-            .get(1..whole.len().saturating_sub(1))
-            .unwrap_or_default()
+        whole.get(1..whole.len().saturating_sub(1)).unwrap_or_default()
     }
 }
 
