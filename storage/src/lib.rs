@@ -1,1 +1,62 @@
-//! fjall keyspaces and the lanes that own them.
+//! What a node keeps on disk, and the threads that own it.
+//!
+//! This crate owns the data directory: the Raft log and votes of all groups ([`LogStorage`]), the
+//! applied state of all slots ([`StateStorage`]), their formats (a file per keyspace in `keyspace/`)
+//! and their recovery. It knows fjall, files and threads; it will never know a
+//! socket, an async runtime or Raft: votes, entries and memberships are bytes here.
+//!
+//! ```text
+//!   shard ──append, vote, truncate, purge──► log lane ───► log/    one fsync per drain, for all
+//!     ▲                                         │                  groups that waited
+//!     │◄──────── completion queue, one wake ────┤
+//!     │                                         │
+//!   shard ──persist, read, snapshot, install─► state lane ► state/ no fsync but every few seconds:
+//!                                                                  the log is the truth until then
+//! ```
+//!
+//! Requests never block and never fail at the call (but for [`LogFull`]); the answer comes as a
+//! [`Completion`] through the shard's own queue:
+//!
+//! ```
+//! use std::sync::Arc;
+//! use jindou_core::id::ShardId;
+//! use jindou_storage::{Completion, LogStorage, MemoryLog, completions};
+//!
+//! let log: Arc<dyn LogStorage> = Arc::new(MemoryLog::new());
+//! let (sender, receiver) = completions(ShardId(0), Arc::new(|| { /* write to an eventfd */ }));
+//! log.save_vote(7, vec![1].into(), sender.done(42));
+//! assert!(matches!(receiver.try_recv(), Ok(Completion::Answer { token: 42, result: Ok(_) })));
+//! ```
+//!
+//! For real, [`Storage::open`] gives both handles; [`MemoryLog`] and [`MemoryState`] are their
+//! twins for tests and the simulator, held to the same contract by the same tests.
+
+mod codec;
+mod completion;
+pub mod dir;
+mod error;
+mod janitor;
+mod keyspace;
+pub mod log;
+pub mod memory;
+pub mod state;
+mod storage;
+#[cfg(test)]
+mod testing;
+
+pub use completion::{
+    Answers, Completion, CompletionSender, Done, Outcome, Wake, completions, wait,
+};
+pub use error::{OpenError, StorageError};
+pub use log::{LogFull, LogLane, LogOptions, LogState, LogStorage, OnFatal};
+pub use memory::{MemoryLog, MemoryState};
+pub use state::{OnSynced, OpenedSlot, SnapshotReader, StateLane, StateOptions, StateStorage};
+pub use storage::{Storage, StorageOptions};
+
+/// The most that one [`Read::Messages`](jindou_core::row::Read::Messages) brings, in bytes of
+/// payload (and 64 per message); the first message may be larger.
+pub const MESSAGES_SIZE_MAX: usize = 16 << 20;
+
+/// The same for all messages of one [`Read::Digests`](jindou_core::row::Read::Digests): what does
+/// not fit is left out of the later digests.
+pub const DIGESTS_SIZE_MAX: usize = 64 << 20;

@@ -1,0 +1,96 @@
+//! `conversation` — one user's view of one channel.
+//!
+//! key    slot u16 | uid length u16 | uid | kind u8 | channel id (the rest)
+//! value  version u8 = 1 | read_to u64 | deleted_to u64 | created i64 | updated i64, Unix ms
+//! write  apply of conversation changes; never per message     read  with the user, whole
+//! life   until removed; the row lives in the slot of the user, not of the channel
+
+use jindou_core::{
+    id::{ChannelId, Name, SlotId},
+    row::Conversation,
+};
+
+use crate::{
+    codec::{Cursor, Writer, name_bytes, name_prefix},
+    error::StorageError,
+};
+
+pub(crate) const NAME: &str = "conversation";
+const VERSION: u8 = 1;
+
+/// All conversations of a user.
+pub(crate) fn prefix(slot: SlotId, uid: &str) -> Result<Vec<u8>, StorageError> {
+    Ok(name_prefix(NAME, slot, uid)?.done())
+}
+
+pub(crate) fn key(slot: SlotId, uid: &str, channel: &ChannelId) -> Result<Vec<u8>, StorageError> {
+    let id = name_bytes(NAME, &channel.id)?;
+    Ok(name_prefix(NAME, slot, uid)?
+        .u8(channel.kind)
+        .bytes(id)
+        .done())
+}
+
+pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, Name, ChannelId), StorageError> {
+    let parse = || {
+        let mut key = Cursor::new(key);
+        let (slot, uid, kind) = (key.slot()?, key.name()?, key.u8()?);
+        let id = key.last_name()?;
+        Some((slot, uid, ChannelId { id, kind }))
+    };
+    parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
+}
+
+pub(crate) fn encode(conversation: &Conversation) -> Vec<u8> {
+    Writer::with_capacity(33)
+        .u8(VERSION)
+        .u64(conversation.read_to)
+        .u64(conversation.deleted_to)
+        .i64(conversation.created_ms)
+        .i64(conversation.updated_ms)
+        .done()
+}
+
+pub(crate) fn decode(value: &[u8]) -> Result<Conversation, StorageError> {
+    let parse = || {
+        let mut value = Cursor::new(value);
+        value.version(VERSION)?;
+        let conversation = Conversation {
+            read_to: value.u64()?,
+            deleted_to: value.u64()?,
+            created_ms: value.i64()?,
+            updated_ms: value.i64()?,
+        };
+        value.end().map(|()| conversation)
+    };
+    parse().ok_or_else(|| StorageError::corrupt(NAME, "value"))
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{any_channel, any_conversation, any_name};
+
+    proptest! {
+        #[test]
+        fn a_row_comes_back(
+            slot: u16,
+            uid in any_name(),
+            channel in any_channel(),
+            conversation in any_conversation(),
+        ) {
+            let key = key(SlotId(slot), &uid, &channel).unwrap();
+            prop_assert!(key.starts_with(&prefix(SlotId(slot), &uid).unwrap()));
+            prop_assert_eq!(parse_key(&key).unwrap(), (SlotId(slot), uid, channel));
+            prop_assert_eq!(decode(&encode(&conversation)).unwrap(), conversation);
+        }
+
+        #[test]
+        fn garbage_is_an_error_and_never_a_panic(bytes: Vec<u8>) {
+            let _ = (parse_key(&bytes), decode(&bytes));
+        }
+    }
+}
