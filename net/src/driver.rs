@@ -123,12 +123,14 @@ impl<M: Machine, E: Executor> Driver<M, E> {
     async fn gather(&mut self) {
         let waker = self.handle.waker();
         let parking = &waker.0.parking;
+        let is_due = self.yielder.is_due();
         parking.announce();
         let is_more = self.take_in()
+            || is_due
             || self.stepped.more
             || !self.handle.0.inbox.borrow().is_empty()
             || self.stop.is_draining() != self.drain.is_some();
-        if is_more || self.yielder.is_due() {
+        if is_more {
             parking.awake();
             self.yielder.let_others_run().await;
         } else {
@@ -178,9 +180,6 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         }
         self.publish();
         self.handle.flush();
-        let conns = shared.conns.borrow();
-        shared.counters.open.set(conns.count() as u64);
-        shared.counters.output_size.set(conns.output_size() as u64);
     }
 
     fn perform(&mut self, now: Now) {
