@@ -1,2 +1,48 @@
 //! The `jindou` binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use jindou::cli::{Cli, Command};
+use jindou::{config, log};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(&cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("jindou: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(cli: &Cli) -> anyhow::Result<()> {
+    match &cli.command {
+        Some(Command::Bench { args }) => jindou_bench::run(args.iter().cloned()),
+        Some(Command::Config { example: true }) => {
+            print!("{}", config::example());
+            Ok(())
+        }
+        Some(Command::Config { example: false }) => {
+            let config = config::load(&cli.sources())?;
+            for notice in &config.notices {
+                eprintln!("warning: {notice}");
+            }
+            print!("{}", config.show());
+            Ok(())
+        }
+        None => {
+            let config = config::load(&cli.sources())?;
+            log::start(&config.logging)?;
+            for notice in &config.notices {
+                tracing::warn!("{notice}");
+            }
+            for door in config.open_doors() {
+                tracing::warn!("{door}");
+            }
+            Ok(())
+        }
+    }
+}

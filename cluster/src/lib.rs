@@ -1,1 +1,43 @@
-//! openraft groups.
+//! Replication: a Raft group per slot, and one for the cluster's own state.
+//!
+//! This crate owns openraft; no other names it. It turns the shard's proposals into committed
+//! entries and gives them back to the shard in order. It will never know a socket (a
+//! [`Transport`] carries frames), a file (the lanes of `jindou-storage` keep log and state), a
+//! rule of messaging (entries are bytes here), or which async runtime runs it.
+//!
+//! ```text
+//!   shard ── Propose ──► Groups ──► openraft ──► log_store ──► log lane ─┐ fsync
+//!     ▲                     ▲           │  │                             │
+//!     │                     │           │  └──► network ──► peers        │
+//!     │                  Applied        │ commit                         │
+//!     │                     │           ▼                                │
+//!     └── Committed ◄───────┴──── state_machine     on_completion ◄──────┘
+//! ```
+//!
+//! A group lives on its shard: nothing here is `Send`, and one thread runs all of it.
+
+mod frame;
+mod group;
+mod groups;
+mod inbound;
+mod lanes;
+mod log_store;
+mod network;
+pub mod placement;
+mod proposal;
+mod record;
+mod router;
+mod shared;
+mod state_machine;
+#[cfg(test)]
+mod suite;
+mod types;
+mod wire;
+
+pub use groups::{Groups, GroupsError, Options, Setup};
+pub use network::{NoPeers, Transport, TransportError};
+pub use openraft::AsyncRuntime;
+pub use openraft_rt_monoio::MonoioRuntime as Runtime;
+pub use router::{Route, Router};
+pub use shared::Sink;
+pub use types::{CLUSTER_SLOT, GroupId, Node};

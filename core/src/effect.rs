@@ -209,10 +209,7 @@ impl Inbox {
     pub fn push_bytes(&mut self, conn: ConnId, bytes: &[u8]) {
         let start = self.bytes.len();
         self.bytes.extend_from_slice(bytes);
-        self.events.push(Event::Bytes {
-            conn,
-            range: start..self.bytes.len(),
-        });
+        self.events.push(Event::Bytes { conn, range: start..self.bytes.len() });
     }
 
     /// Forgets what was read; keeps the memory.
@@ -245,12 +242,7 @@ impl Outbox {
 
     /// What one [`Persist`] counts for, in bytes: the same on both sides of the seam.
     pub fn persist_size(persist: &Persist) -> usize {
-        persist
-            .rows
-            .iter()
-            .map(crate::row::Row::size)
-            .sum::<usize>()
-            + 64
+        persist.rows.iter().map(crate::row::Row::size).sum::<usize>() + 64
     }
 }
 

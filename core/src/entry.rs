@@ -7,30 +7,46 @@
 use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize, rancor};
 
-use crate::channel_info::{ChannelInfo, List, ListChange};
+use crate::{
+    channel_info::{ChannelInfo, List, ListChange},
+    id::{ChannelId, Name},
+};
+
+mod text;
+
+pub use text::{AsText, AsTexts};
 
 /// The largest entry that is proposed, in bytes. One message of 1 MiB and its head fit.
 pub const ENTRY_SIZE_MAX: usize = 4 << 20;
 
-/// One Raft entry of a slot.
-#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+/// One Raft entry of a slot. Its bytes: proposer, proposal and time as little-endian u64, then the
+/// archived commands, so that a leader knows its own entry without decoding it.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
-    /// Unix time in milliseconds at the leader when it proposed. Apply knows no other time.
-    pub time_ms: i64,
-    /// Who proposed: a number that a shard draws at its start, so that a leader finds the callers
-    /// that wait for its own entries and nobody answers for another's.
+    /// Who proposed, and which of its proposals.
+    pub head: EntryHead,
+    /// The commands, in the order in which they take effect.
+    pub commands: Vec<Command>,
+}
+
+/// The first 24 bytes of an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntryHead {
+    /// A number that a shard draws at its start, so that a leader finds the callers that wait for
+    /// its own entries and nobody answers for another's.
     pub proposer: u64,
     /// The proposer's count of proposals in this slot.
     pub proposal: u64,
-    /// The commands, in the order in which they take effect.
-    pub commands: Vec<Command>,
+    /// Unix time in milliseconds at the leader when it proposed. Apply knows no other time.
+    pub time_ms: i64,
 }
 
 /// A channel in an entry: stored id and type.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct ChannelRef {
     /// The stored id.
-    pub id: String,
+    #[rkyv(with = AsText)]
+    pub id: Name,
     /// The channel type.
     pub kind: u8,
 }
@@ -43,9 +59,11 @@ pub struct NewMessage {
     /// The channel.
     pub channel: ChannelRef,
     /// The sender.
-    pub from: String,
+    #[rkyv(with = AsText)]
+    pub from: Name,
     /// The sender's idempotency key; empty: not deduplicated.
-    pub client_msg_no: String,
+    #[rkyv(with = AsText)]
+    pub client_msg_no: Name,
     /// Bits of [`crate::message::flag`].
     pub flags: u8,
     /// Bits of [`crate::message::setting`].
@@ -53,23 +71,27 @@ pub struct NewMessage {
     /// Seconds; stored only.
     pub expire: u32,
     /// With the setting bit.
-    pub topic: String,
+    #[rkyv(with = AsText)]
+    pub topic: Name,
     /// Stream number of old clients.
-    pub stream_no: String,
+    #[rkyv(with = AsText)]
+    pub stream_no: Name,
     /// How receivers see the channel, when it can't be derived.
-    pub shown: Option<String>,
+    #[rkyv(with = rkyv::with::Map<AsText>)]
+    pub shown: Option<Name>,
     /// The first message of a person channel opens a conversation for both
     /// (semantics.md §8.2; depends on a setting, so it stands in the entry).
     pub opens_conversations: bool,
     /// Plaintext content.
-    pub payload: Vec<u8>,
+    pub payload: Bytes,
 }
 
 /// A user's conversation row, as one slot asks another to change it.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct ConversationChange {
     /// Whose.
-    pub uid: String,
+    #[rkyv(with = AsText)]
+    pub uid: Name,
     /// Of which channel.
     pub channel: ChannelRef,
     /// What happens.
@@ -129,12 +151,14 @@ pub enum Command {
         /// How.
         change: ListChange,
         /// Whom. Never blank.
-        uids: Vec<String>,
+        #[rkyv(with = AsTexts)]
+        uids: Vec<Name>,
     },
     /// Registers the token of a user's device.
     SetToken {
         /// The user.
-        uid: String,
+        #[rkyv(with = AsText)]
+        uid: Name,
         /// The device flag.
         device_flag: u8,
         /// 0 slave, 1 master.
@@ -176,16 +200,71 @@ pub enum Command {
 #[error("the entry does not decode: {0}")]
 pub struct EntryError(String);
 
+impl From<&ChannelId> for ChannelRef {
+    fn from(channel: &ChannelId) -> Self {
+        Self { id: channel.id.clone(), kind: channel.kind }
+    }
+}
+
+impl From<&ChannelRef> for ChannelId {
+    fn from(channel: &ChannelRef) -> Self {
+        Self { id: channel.id.clone(), kind: channel.kind }
+    }
+}
+
+/// The archived form of the changes that one outbox row holds.
+pub fn encode_changes(changes: &Vec<ConversationChange>) -> Result<Bytes, EntryError> {
+    let bytes = rkyv::to_bytes::<rancor::Error>(changes).map_err(|e| EntryError(e.to_string()))?;
+    Ok(Bytes::copy_from_slice(&bytes))
+}
+
+/// Reads an outbox row. The bytes come from a disk: they are validated.
+pub fn decode_changes(bytes: &[u8]) -> Result<Vec<ConversationChange>, EntryError> {
+    rkyv::from_bytes::<Vec<ConversationChange>, rancor::Error>(bytes)
+        .map_err(|e| EntryError(e.to_string()))
+}
+
+impl EntryHead {
+    const SIZE: usize = 24;
+
+    /// Reads the head, `None` if there are not enough bytes.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
+        let (proposer, rest) = bytes.split_first_chunk::<8>()?;
+        let (proposal, rest) = rest.split_first_chunk::<8>()?;
+        let (time_ms, _) = rest.split_first_chunk::<8>()?;
+        Some(Self {
+            proposer: u64::from_le_bytes(*proposer),
+            proposal: u64::from_le_bytes(*proposal),
+            time_ms: i64::from_le_bytes(*time_ms),
+        })
+    }
+}
+
+/// The bytes of an entry for log, wire and apply.
+pub fn encode_entry(head: EntryHead, commands: &Vec<Command>) -> Result<Bytes, EntryError> {
+    let mut bytes = rkyv::util::AlignedVec::<16>::with_capacity(256 * commands.len() + 64);
+    bytes.extend_from_slice(&head.proposer.to_le_bytes());
+    bytes.extend_from_slice(&head.proposal.to_le_bytes());
+    bytes.extend_from_slice(&head.time_ms.to_le_bytes());
+    let bytes = rkyv::api::high::to_bytes_in::<_, rancor::Error>(commands, bytes)
+        .map_err(|e| EntryError(e.to_string()))?;
+    Ok(Bytes::copy_from_slice(&bytes))
+}
+
 impl Entry {
     /// The bytes for log, wire and apply.
     pub fn encode(&self) -> Result<Bytes, EntryError> {
-        let bytes = rkyv::to_bytes::<rancor::Error>(self).map_err(|e| EntryError(e.to_string()))?;
-        Ok(Bytes::copy_from_slice(&bytes))
+        encode_entry(self.head, &self.commands)
     }
 
     /// Reads an entry. The bytes come from a disk or a peer: they are validated.
     pub fn decode(bytes: &[u8]) -> Result<Self, EntryError> {
-        rkyv::from_bytes::<Self, rancor::Error>(bytes).map_err(|e| EntryError(e.to_string()))
+        let head =
+            EntryHead::decode(bytes).ok_or_else(|| EntryError("shorter than its head".into()))?;
+        let body = bytes.get(EntryHead::SIZE..).unwrap_or_default();
+        let commands = rkyv::from_bytes::<Vec<Command>, rancor::Error>(body)
+            .map_err(|e| EntryError(e.to_string()))?;
+        Ok(Self { head, commands })
     }
 }
 
@@ -197,15 +276,8 @@ mod tests {
     #[test]
     fn an_entry_comes_back_from_its_bytes_at_any_alignment() {
         let entry = Entry {
-            time_ms: 1,
-            proposer: 2,
-            proposal: 3,
-            commands: vec![Command::Disband {
-                channel: ChannelRef {
-                    id: "g".into(),
-                    kind: 2,
-                },
-            }],
+            head: EntryHead { proposer: 2, proposal: 3, time_ms: -1 },
+            commands: vec![Command::Disband { channel: ChannelRef { id: "g".into(), kind: 2 } }],
         };
         let bytes = entry.encode().unwrap();
         let mut shifted = vec![0u8];

@@ -1,7 +1,6 @@
 //! What one shard sends another. The same vocabulary will cross node links.
 
 use crate::{
-    channel_info::ChannelInfo,
     code::Code,
     entry::ConversationChange,
     id::{ChannelId, ConnId, Name, ShardId, SlotId},
@@ -203,12 +202,5 @@ pub enum Envelope {
         target: SlotId,
         /// The row.
         index: u64,
-    },
-    /// The user's own flags, for sessions (unused flags are false).
-    UserInfo {
-        /// The user.
-        uid: Name,
-        /// The flags of the personal channel.
-        info: ChannelInfo,
     },
 }

@@ -108,10 +108,7 @@ pub struct ChannelId {
 impl ChannelId {
     /// A channel by its stored id.
     pub fn new(id: impl Into<Name>, kind: u8) -> Self {
-        Self {
-            id: id.into(),
-            kind,
-        }
+        Self { id: id.into(), kind }
     }
 
     /// The slot that holds the channel.
@@ -130,11 +127,7 @@ impl ChannelId {
 /// both hashes are equal the larger string is first (protocol.md §9: v2 gives two ids then).
 pub fn person_channel(a: &str, b: &str) -> String {
     let (ha, hb) = (crc32fast::hash(a.as_bytes()), crc32fast::hash(b.as_bytes()));
-    if (ha, a) > (hb, b) {
-        format!("{a}@{b}")
-    } else {
-        format!("{b}@{a}")
-    }
+    if (ha, a) > (hb, b) { format!("{a}@{b}") } else { format!("{b}@{a}") }
 }
 
 /// Whether an id holds a character that joins ids (`@`, `#`, `&`; http-api.md §1.6).
@@ -170,9 +163,6 @@ mod tests {
 
     #[test]
     fn one_pair_has_one_channel_even_when_the_hashes_collide() {
-        assert_eq!(
-            person_channel("plumless", "buckeroo"),
-            person_channel("buckeroo", "plumless")
-        );
+        assert_eq!(person_channel("plumless", "buckeroo"), person_channel("buckeroo", "plumless"));
     }
 }

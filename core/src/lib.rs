@@ -23,4 +23,5 @@ pub mod message;
 pub mod request;
 pub mod row;
 pub mod settings;
+pub mod shard;
 pub mod wire;

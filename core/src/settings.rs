@@ -55,8 +55,10 @@ pub struct Settings {
     pub state_queue_size_max: usize,
     /// Sends per second of one connection; 0: no bound.
     pub sends_per_second_max: u32,
-    /// The longest uid or channel id, in bytes.
-    pub id_size_max: usize,
+    /// The longest uid or device id, in bytes.
+    pub uid_size_max: usize,
+    /// The longest channel id as a client writes it, in bytes.
+    pub channel_id_size_max: usize,
 }
 
 impl Default for Settings {
@@ -87,7 +89,8 @@ impl Default for Settings {
             cache_size_max: 256 << 20,
             state_queue_size_max: 64 << 20,
             sends_per_second_max: 0,
-            id_size_max: 4_096,
+            uid_size_max: 4_096,
+            channel_id_size_max: 8_192,
         }
     }
 }

@@ -1,0 +1,100 @@
+//! The seam to the node: what the API needs of the shard that accepted the HTTP connection.
+
+use futures::future::LocalBoxFuture;
+use jindou_core::{
+    effect::Now,
+    id::ShardId,
+    request::{Reply, Request, Target},
+};
+
+/// A handle of the shard that serves an HTTP connection. Not `Send`: it lives and is used on that
+/// shard's thread. Implemented by the wiring in `src/`, in tests by a scripted one.
+pub trait Node {
+    /// Asks the shard, which passes the question on where it belongs. Always resolves: with
+    /// [`Reply::Failed`] when there was no answer in time.
+    fn ask(&self, to: Target, request: Request) -> LocalBoxFuture<'_, Reply>;
+    /// The shard of this node that holds the slot of an id (a uid or a stored channel id).
+    fn shard_of(&self, id: &str) -> ShardId;
+    /// How many shards this node has.
+    fn shards(&self) -> u16;
+    /// The time.
+    fn now(&self) -> Now;
+    /// Fresh random bits, for client numbers that the back end left out.
+    fn random(&self) -> u128;
+    /// Whether this node serves (operations.md §2.1).
+    fn health(&self) -> Health;
+    /// Figures of the process, for /varz and /metrics.
+    fn process(&self) -> Process;
+}
+
+/// Why /health is red. The first four texts are v2's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// This node knows of no slot yet.
+    #[error("no slots")]
+    NoSlots,
+    /// The cluster's slot count is not this node's.
+    #[error("slot count not match")]
+    SlotCount,
+    /// A slot has no leader that this node knows.
+    #[error("slot leader not found")]
+    NoLeader,
+    /// A slot that this node leads, or must route to, does not take requests yet.
+    #[error("slot not ready")]
+    NotReady,
+    /// The node is told to stop.
+    #[error("draining")]
+    Draining,
+    /// The disk reported an error; this node cannot store.
+    #[error("storage error")]
+    Storage,
+}
+
+/// One line of /readyz.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What was looked at, such as `slots` or `storage`.
+    pub name: &'static str,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// Figures for the operator, such as `64 of 64 slots have a leader`.
+    pub detail: String,
+}
+
+/// The state of this node as /health, /healthz and /readyz tell it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Health {
+    /// What this node itself cannot do; `None`: it serves or routes every slot.
+    pub fault: Option<Fault>,
+    /// Details for /readyz. One that is not `ok` makes /readyz red without touching /health.
+    pub checks: Vec<Check>,
+}
+
+/// Figures of the process. Sizes in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Process {
+    /// Unix ms when the process started.
+    pub started_ms: i64,
+    /// Resident memory.
+    pub resident_size: u64,
+    /// Virtual memory.
+    pub virtual_size: u64,
+    /// Memory handed out by the allocator; the resident size when it isn't known.
+    pub allocated_size: u64,
+    /// User and system time since the start, in seconds.
+    pub cpu_seconds: f64,
+    /// Per cent of one CPU, lately.
+    pub cpu_percent: f64,
+    /// Open file descriptors.
+    pub open_fds: u64,
+    /// How many may be open.
+    pub fds_max: u64,
+    /// Threads.
+    pub threads: u64,
+    /// Live tasks of all shards.
+    pub tasks: u64,
+    /// Bytes of the data directory.
+    pub disk_size: u64,
+    /// Whether sockets are served by io_uring (else epoll).
+    pub io_uring: bool,
+}

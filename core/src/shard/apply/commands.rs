@@ -1,0 +1,261 @@
+//! What each command does to the state of its slot.
+
+use std::sync::Arc;
+
+use super::{Delivery, Gathered};
+use crate::{
+    channel_info::{ChannelInfo, List, ListChange, kind},
+    entry::{ChannelRef, Command, ConversationAction, ConversationChange, NewMessage},
+    id::{ChannelId, Name, SYSTEM_UID, SlotId, person_channel},
+    message::{Message, SharedMessage},
+    row::{DedupeRecord, Device, Row},
+    shard::{
+        Shard,
+        channel::Channel,
+        dedupe,
+        slot::{Outcome, Waiter},
+        user::User,
+    },
+};
+
+impl Shard {
+    pub(super) fn apply_command(
+        &mut self,
+        slot: SlotId,
+        command: Command,
+        waiter: &Waiter,
+        time_ms: i64,
+        gathered: &mut Gathered,
+    ) -> Outcome {
+        match command {
+            Command::Message(new) => self.apply_message(slot, new, waiter, time_ms, gathered),
+            Command::SetInfo { channel, info } => {
+                self.with_channel(&channel, |channel| {
+                    let info = match (info, channel.info) {
+                        (Some(info), _) => info,
+                        (None, Some(_)) => return,
+                        (None, None) => ChannelInfo::default(),
+                    };
+                    channel.info = Some(info);
+                    gathered.rows.push(Row::Info { channel: channel.id.clone(), info });
+                });
+                self.tell_sessions_of(&channel);
+                Outcome::Done
+            }
+            Command::Disband { channel } => {
+                self.with_channel(&channel, |channel| {
+                    if let Some(info) = &mut channel.info {
+                        info.disband = true;
+                        let info = *info;
+                        gathered.rows.push(Row::Info { channel: channel.id.clone(), info });
+                    }
+                });
+                Outcome::Done
+            }
+            Command::ChangeList { channel, list, change, uids } => {
+                let mut last_seq = 0;
+                self.with_channel(&channel, |channel| {
+                    last_seq = channel.last_seq;
+                    channel.change_list(list, change, &uids, time_ms, &mut gathered.rows);
+                });
+                let action = conversation_of_list_change(channel.kind, list, change, last_seq);
+                if let Some(action) = action {
+                    let personal = channel.kind == kind::PERSON;
+                    for uid in uids.into_iter().filter(|uid| !(personal && *uid == channel.id)) {
+                        let channel = if personal {
+                            ChannelRef {
+                                id: person_channel(&channel.id, &uid).into(),
+                                kind: kind::PERSON,
+                            }
+                        } else {
+                            channel.clone()
+                        };
+                        self.change_elsewhere(
+                            gathered,
+                            ConversationChange { uid, channel, action },
+                        );
+                    }
+                }
+                Outcome::Done
+            }
+            Command::SetToken { uid, device_flag, device_level, token, only_existing } => {
+                self.with_user(&uid, |user| {
+                    if !only_existing || user.device(device_flag).is_some() {
+                        let device = Device { level: device_level, token };
+                        user.set_device(device_flag, device, &mut gathered.rows);
+                    }
+                });
+                Outcome::Done
+            }
+            Command::Conversation(change) => {
+                self.apply_conversation(&change, time_ms, &mut gathered.rows);
+                Outcome::Done
+            }
+            Command::FromOutbox { source, index, changes } => {
+                let source = SlotId(source);
+                let Some(state) = self.slots.get_mut(&slot) else {
+                    return Outcome::Done;
+                };
+                if state.received.get(&source).is_some_and(|taken| *taken >= index) {
+                    return Outcome::Done;
+                }
+                state.received.insert(source, index);
+                gathered.rows.push(Row::Received { source, index });
+                for change in &changes {
+                    self.apply_conversation(change, time_ms, &mut gathered.rows);
+                }
+                Outcome::Done
+            }
+            Command::OutboxDone { target, index } => {
+                let target = SlotId(target);
+                let Some(state) = self.slots.get_mut(&slot) else {
+                    return Outcome::Done;
+                };
+                let mut rest = state.outbox.split_off(&(target, 0));
+                let mut after = rest.split_off(&(target, index + 1));
+                for (target, index) in rest.into_keys() {
+                    gathered.rows.push(Row::Outbox { target, index, changes: None });
+                }
+                state.outbox.append(&mut after);
+                Outcome::Done
+            }
+            Command::SetClusterKey { key, value } => {
+                let Some(state) = self.slots.get_mut(&slot) else {
+                    return Outcome::Done;
+                };
+                if !state.cluster.contains_key(&key) {
+                    let value = bytes::Bytes::from(value);
+                    state.cluster.insert(key.clone(), value.clone());
+                    gathered.rows.push(Row::ClusterKey { key, value });
+                }
+                Outcome::Done
+            }
+        }
+    }
+
+    /// Assigns the seq, unless the sender has sent it before (G2, G4).
+    fn apply_message(
+        &mut self,
+        slot: SlotId,
+        new: NewMessage,
+        waiter: &Waiter,
+        time_ms: i64,
+        gathered: &mut Gathered,
+    ) -> Outcome {
+        let channel_id = ChannelId::from(&new.channel);
+        let digest = (!new.client_msg_no.is_empty())
+            .then(|| dedupe::digest(&channel_id, &new.from, &new.client_msg_no));
+        let Some(state) = self.slots.get_mut(&slot) else {
+            return Outcome::Done;
+        };
+        if let Some((message_id, seq)) = digest.and_then(|digest| state.dedupe.find(digest)) {
+            self.vars.deduplicated += 1;
+            return Outcome::Sent { message_id, seq };
+        }
+        let Some(channel) = self.channels.get(&channel_id) else {
+            return Outcome::Done;
+        };
+        channel.last_seq += 1;
+        let seq = channel.last_seq;
+        let message: SharedMessage = Arc::new(Message {
+            id: new.id,
+            seq,
+            channel: channel_id.clone(),
+            from: new.from,
+            client_msg_no: new.client_msg_no,
+            flags: new.flags,
+            setting: new.setting,
+            expire: new.expire,
+            timestamp: time_ms.div_euclid(1000),
+            topic: new.topic,
+            stream_no: new.stream_no,
+            shown: new.shown,
+            payload: new.payload,
+        });
+        let opened = match (seq, new.opens_conversations) {
+            (1, true) => channel.recipients(),
+            _ => Vec::new(),
+        };
+        if let Some(digest) = digest {
+            let record = DedupeRecord { digest, id: message.id, seq, time_ms };
+            state.dedupe.insert(&record);
+            gathered.records.push(record);
+        }
+        self.vars.stored += 1;
+        gathered.rows.push(Row::Message(message.clone()));
+        gathered.rows.push(Row::Sent { channel: channel_id, uid: message.from.clone(), seq });
+        for uid in opened {
+            let read_to = if uid == message.from { seq } else { 0 };
+            let action = ConversationAction::OpenIfAbsent { read_to };
+            let channel = new.channel.clone();
+            self.change_elsewhere(gathered, ConversationChange { uid, channel, action });
+        }
+        let (recipients, origin) = match waiter {
+            Waiter::Send { origin, recipients } => (recipients.clone(), Some(*origin)),
+            Waiter::Nobody | Waiter::Api { .. } | Waiter::Token { .. } | Waiter::Outbox { .. } => {
+                (None, None)
+            }
+        };
+        if self.slots.get(&slot).is_some_and(|state| state.leading) {
+            gathered.deliveries.push(Delivery { message: message.clone(), recipients, origin });
+        }
+        Outcome::Sent { message_id: message.id, seq }
+    }
+
+    fn change_elsewhere(&self, gathered: &mut Gathered, change: ConversationChange) {
+        if change.uid.is_empty() || &*change.uid == SYSTEM_UID {
+            return;
+        }
+        let target = SlotId::of(&change.uid, self.settings.slot_count);
+        gathered.changes.entry(target).or_default().push(change);
+    }
+
+    fn apply_conversation(
+        &mut self,
+        change: &ConversationChange,
+        time_ms: i64,
+        rows: &mut Vec<Row>,
+    ) {
+        let channel = ChannelId::from(&change.channel);
+        self.with_user(&change.uid, |user| user.change(&channel, change.action, time_ms, rows));
+    }
+
+    fn with_channel(&mut self, channel: &ChannelRef, f: impl FnOnce(&mut Channel)) {
+        let id = ChannelId::from(channel);
+        if let Some(channel) = self.channels.get(&id) {
+            f(channel);
+            self.channels.resize(&id, Channel::size);
+        }
+    }
+
+    fn with_user(&mut self, uid: &Name, f: impl FnOnce(&mut User)) {
+        if let Some(user) = self.users.get(uid) {
+            f(user);
+            self.users.resize(uid, User::size);
+        }
+    }
+}
+
+/// What a change of a list does to the conversations of the uids (http-api.md §7.4–7.9).
+fn conversation_of_list_change(
+    channel_kind: u8,
+    list: List,
+    change: ListChange,
+    last_seq: u64,
+) -> Option<ConversationAction> {
+    match (channel_kind, list, change) {
+        (kind::PERSON, List::Allow, ListChange::Add) => {
+            Some(ConversationAction::OpenIfAbsent { read_to: 0 })
+        }
+        (kind::PERSON | kind::LIVE, _, _) | (_, _, ListChange::Clear) => None,
+        (_, List::Members, ListChange::Add | ListChange::Set) => {
+            Some(ConversationAction::Reopen { read_to: last_seq })
+        }
+        (_, List::Members, ListChange::Remove)
+        | (_, List::Deny, ListChange::Add | ListChange::Set) => Some(ConversationAction::Remove),
+        (_, List::Deny, ListChange::Remove) => {
+            Some(ConversationAction::OpenIfAbsent { read_to: 0 })
+        }
+        (_, List::Allow, _) => None,
+    }
+}

@@ -1,0 +1,262 @@
+//! Apply: committed entries become state, in order, on every replica alike.
+//!
+//! What an entry needs in memory is loaded first (design.md §2a); the entries of a slot wait for
+//! it in order, other slots go on. Nothing here looks at a clock, a setting that differs between
+//! nodes, or another slot.
+
+mod commands;
+
+use super::{
+    Shard,
+    cache::Found,
+    slot::{Applying, Batch, Held, Outcome, Waiter},
+    waiting::Waiting,
+};
+use crate::{
+    effect::{Committed, Effect},
+    entry::{self, Command, ConversationChange, Entry, EntryHead, NewMessage},
+    envelope::Origin,
+    id::{ChannelId, LogId, Name, SlotId},
+    map::Map,
+    message::SharedMessage,
+    row::{DedupeRecord, Persist, Row},
+};
+
+/// What applying one entry has gathered.
+#[derive(Default)]
+struct Gathered {
+    rows: Vec<Row>,
+    changes: Map<SlotId, Vec<ConversationChange>>,
+    records: Vec<DedupeRecord>,
+    deliveries: Vec<Delivery>,
+    answers: Vec<(Waiter, Outcome)>,
+    held: Vec<(Waiter, Outcome)>,
+    held_channels: Vec<ChannelId>,
+}
+
+struct Delivery {
+    message: SharedMessage,
+    recipients: Option<Vec<Name>>,
+    origin: Option<Origin>,
+}
+
+impl Shard {
+    /// An entry of a slot is committed.
+    pub(in crate::shard) fn on_committed(&mut self, slot: SlotId, log_id: LogId, body: Committed) {
+        if let Some(state) = self.slots.get_mut(&slot) {
+            state.committed.push_back((log_id, body));
+            self.apply_ready(slot);
+        }
+    }
+
+    /// Applies what is committed and has its rows in memory.
+    pub(in crate::shard) fn apply_ready(&mut self, slot: SlotId) {
+        loop {
+            let Some(state) = self.slots.get_mut(&slot) else {
+                return;
+            };
+            let Some(applying) = state.applying.take() else {
+                if !self.begin_apply(slot) {
+                    return;
+                }
+                continue;
+            };
+            if self.load_for(slot, &applying.batch.commands) {
+                self.finish_apply(slot, applying);
+            } else {
+                if let Some(state) = self.slots.get_mut(&slot) {
+                    state.applying = Some(applying);
+                }
+                return;
+            }
+        }
+    }
+
+    /// Takes the next committed entry; `false` when there is none.
+    fn begin_apply(&mut self, slot: SlotId) -> bool {
+        let Some(state) = self.slots.get_mut(&slot) else {
+            return false;
+        };
+        let Some((log_id, body)) = state.committed.pop_front() else {
+            return false;
+        };
+        let bytes = match body {
+            Committed::Entry(bytes) => bytes,
+            Committed::Blank => {
+                self.persist(slot, log_id, Vec::new());
+                return true;
+            }
+            Committed::Membership(bytes) => {
+                self.persist(slot, log_id, vec![Row::Membership(bytes)]);
+                return true;
+            }
+        };
+        let own = EntryHead::decode(&bytes).filter(|head| head.proposer == self.proposer).and_then(
+            |head| {
+                let at = state.proposals.iter().position(|p| p.number == head.proposal)?;
+                Some((head.time_ms, state.proposals.remove(at)?.batch))
+            },
+        );
+        let (time_ms, batch) = match own {
+            Some(own) => own,
+            None => match Entry::decode(&bytes) {
+                Ok(entry) => {
+                    let waiters = entry.commands.iter().map(|_| Waiter::Nobody).collect();
+                    (entry.head.time_ms, Batch { commands: entry.commands, waiters })
+                }
+                Err(error) => {
+                    // Every replica sees the same bytes and skips them alike.
+                    self.warn(format!("{slot}: entry {} is skipped: {error}", log_id.index));
+                    self.persist(slot, log_id, Vec::new());
+                    return true;
+                }
+            },
+        };
+        if let Some(state) = self.slots.get_mut(&slot) {
+            state.applying = Some(Applying { log_id, time_ms, batch });
+        }
+        true
+    }
+
+    /// Whether all rows that the commands need are in memory; asks for those that are not.
+    fn load_for(&mut self, slot: SlotId, commands: &[Command]) -> bool {
+        let mut complete = true;
+        for command in commands {
+            match command {
+                Command::Message(NewMessage { channel, .. })
+                | Command::SetInfo { channel, .. }
+                | Command::Disband { channel }
+                | Command::ChangeList { channel, .. } => {
+                    complete &= self.channel_or_wait(&channel.into(), slot);
+                }
+                Command::SetToken { uid, .. } => complete &= self.user_or_wait(uid, slot),
+                Command::Conversation(change) => complete &= self.user_or_wait(&change.uid, slot),
+                Command::FromOutbox { changes, .. } => {
+                    for change in changes {
+                        complete &= self.user_or_wait(&change.uid, slot);
+                    }
+                }
+                Command::OutboxDone { .. } | Command::SetClusterKey { .. } => {}
+            }
+        }
+        complete
+    }
+
+    fn channel_or_wait(&mut self, channel: &ChannelId, slot: SlotId) -> bool {
+        match self.channels.get_or_wait(channel, || Waiting::Apply(slot)) {
+            Found::Ready(_) => true,
+            Found::Loading => false,
+            Found::Missing => {
+                self.load_channel(channel.clone());
+                false
+            }
+        }
+    }
+
+    fn user_or_wait(&mut self, uid: &Name, slot: SlotId) -> bool {
+        match self.users.get_or_wait(uid, || Waiting::Apply(slot)) {
+            Found::Ready(_) => true,
+            Found::Loading => false,
+            Found::Missing => {
+                self.load_user(uid.clone());
+                false
+            }
+        }
+    }
+
+    fn finish_apply(&mut self, slot: SlotId, applying: Applying) {
+        let Applying { log_id, time_ms, batch } = applying;
+        let mut gathered = Gathered::default();
+        let waiters = batch.waiters.into_iter().chain(std::iter::repeat_with(|| Waiter::Nobody));
+        for (command, waiter) in batch.commands.into_iter().zip(waiters) {
+            let changes_before = gathered.changes.values().map(Vec::len).sum::<usize>();
+            let channel = match (&command, &waiter) {
+                (Command::Message(new), Waiter::Send { .. }) => Some(ChannelId::from(&new.channel)),
+                _ => None,
+            };
+            let outcome = self.apply_command(slot, command, &waiter, time_ms, &mut gathered);
+            let changed = gathered.changes.values().map(Vec::len).sum::<usize>() > changes_before;
+            if matches!(waiter, Waiter::Nobody) {
+                continue;
+            }
+            if changed {
+                gathered.held_channels.extend(channel);
+                gathered.held.push((waiter, outcome));
+            } else if let Some(channel) = &channel
+                && gathered.held_channels.contains(channel)
+            {
+                gathered.held.push((waiter, outcome));
+            } else {
+                self.answer_in_order(slot, channel, waiter, outcome, &mut gathered.answers);
+            }
+        }
+        let window = (self.settings.dedupe_count_max, self.settings.dedupe_ms);
+        let targets: Vec<SlotId> = gathered.changes.keys().copied().collect();
+        if let Some(state) = self.slots.get_mut(&slot) {
+            let records = std::mem::take(&mut gathered.records);
+            self.vars.dedupe_cut += state.dedupe.close_entry(
+                log_id.index,
+                records,
+                time_ms,
+                window,
+                &mut gathered.rows,
+            );
+            for (target, changes) in std::mem::take(&mut gathered.changes) {
+                if let Ok(row) = entry::encode_changes(&changes) {
+                    state.outbox.insert((target, log_id.index), row.clone());
+                    gathered.rows.push(Row::Outbox {
+                        target,
+                        index: log_id.index,
+                        changes: Some(row),
+                    });
+                }
+            }
+            if !gathered.held.is_empty() {
+                let answers = std::mem::take(&mut gathered.held);
+                let channels = std::mem::take(&mut gathered.held_channels);
+                let targets = targets.clone();
+                state.held.insert(log_id.index, Held { channels, targets, answers });
+            }
+        }
+        self.persist(slot, log_id, gathered.rows);
+        for (waiter, outcome) in gathered.answers {
+            self.answer(waiter, outcome);
+        }
+        for Delivery { message, recipients, origin } in gathered.deliveries {
+            let except = match origin {
+                Some(Origin::Session { conn, .. }) => Some(conn),
+                Some(Origin::Api { .. }) | None => None,
+            };
+            self.deliver(message, recipients, except);
+        }
+        self.send_outbox(slot, &targets);
+        self.mark_dirty(slot);
+    }
+
+    /// An answer joins those held for its channel, so that acknowledgements keep their order.
+    fn answer_in_order(
+        &mut self,
+        slot: SlotId,
+        channel: Option<ChannelId>,
+        waiter: Waiter,
+        outcome: Outcome,
+        answers: &mut Vec<(Waiter, Outcome)>,
+    ) {
+        if let Some(channel) = channel
+            && let Some(state) = self.slots.get_mut(&slot)
+            && let Some(held) = state.held.values_mut().find(|h| h.channels.contains(&channel))
+        {
+            held.answers.push((waiter, outcome));
+        } else {
+            answers.push((waiter, outcome));
+        }
+    }
+
+    /// Hands rows and position to the state lane and tells the group.
+    fn persist(&mut self, slot: SlotId, applied: LogId, rows: Vec<Row>) {
+        let persist = Persist { slot, applied, rows };
+        self.state_queue_size += crate::effect::Outbox::persist_size(&persist);
+        self.out.effects.push(Effect::Persist(persist));
+        self.out.effects.push(Effect::Applied { slot, log_id: applied });
+    }
+}

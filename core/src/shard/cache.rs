@@ -1,0 +1,184 @@
+//! What a shard keeps of the state store in memory, bounded in bytes (design.md §2a).
+
+use std::hash::Hash;
+
+use crate::map::Map;
+
+/// Loaded values, and what waits for those that are being loaded.
+#[derive(Debug)]
+pub(crate) struct Cache<K, V, W> {
+    entries: Map<K, Slotted<V, W>>,
+    size: usize,
+    hand: usize,
+}
+
+#[derive(Debug)]
+enum Slotted<V, W> {
+    Loading(Vec<W>),
+    Ready { value: V, size: usize, used: bool },
+}
+
+/// What a look-up found.
+pub(crate) enum Found<'a, V> {
+    /// It is here.
+    Ready(&'a mut V),
+    /// It is on its way; the waiter is called when it is here.
+    Loading,
+    /// It must be asked for now; the waiter is called when it is here.
+    Missing,
+}
+
+impl<K: Hash + Eq + Clone, V, W> Default for Cache<K, V, W> {
+    fn default() -> Self {
+        Self { entries: Map::default(), size: 0, hand: 0 }
+    }
+}
+
+impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
+    /// The value if it is loaded.
+    pub(crate) fn get(&mut self, key: &K) -> Option<&mut V> {
+        match self.entries.get_mut(key)? {
+            Slotted::Loading(_) => None,
+            Slotted::Ready { value, used, .. } => {
+                *used = true;
+                Some(value)
+            }
+        }
+    }
+
+    /// The value, or a place in the queue for it. `waiter` is only made if it has to wait.
+    pub(crate) fn get_or_wait(&mut self, key: &K, waiter: impl FnOnce() -> W) -> Found<'_, V> {
+        if !self.entries.contains_key(key) {
+            self.entries.insert(key.clone(), Slotted::Loading(vec![waiter()]));
+            return Found::Missing;
+        }
+        match self.entries.get_mut(key) {
+            Some(Slotted::Ready { value, used, .. }) => {
+                *used = true;
+                Found::Ready(value)
+            }
+            Some(Slotted::Loading(waiters)) => {
+                waiters.push(waiter());
+                Found::Loading
+            }
+            None => Found::Missing,
+        }
+    }
+
+    /// Puts a loaded value in and gives back who waited for it.
+    pub(crate) fn put(&mut self, key: &K, value: V, size: usize) -> Vec<W> {
+        self.size += size;
+        match self.entries.insert(key.clone(), Slotted::Ready { value, size, used: true }) {
+            Some(Slotted::Loading(waiters)) => waiters,
+            Some(Slotted::Ready { size, .. }) => {
+                self.size -= size;
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// The load failed: the place is empty again.
+    pub(crate) fn abandon(&mut self, key: &K) -> Vec<W> {
+        match self.entries.swap_remove(key) {
+            Some(Slotted::Loading(waiters)) => waiters,
+            Some(Slotted::Ready { size, .. }) => {
+                self.size -= size;
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    /// Tells that a value has grown or shrunk.
+    pub(crate) fn resize(&mut self, key: &K, size_of: impl Fn(&V) -> usize) {
+        if let Some(Slotted::Ready { value, size, .. }) = self.entries.get_mut(key) {
+            let new = size_of(value);
+            self.size = self.size + new - *size;
+            *size = new;
+        }
+    }
+
+    /// Forgets loaded values that match.
+    pub(crate) fn forget(&mut self, matches: impl Fn(&K) -> bool) {
+        let mut freed = 0;
+        self.entries.retain(|key, entry| match entry {
+            Slotted::Ready { size, .. } if matches(key) => {
+                freed += *size;
+                false
+            }
+            Slotted::Ready { .. } | Slotted::Loading(_) => true,
+        });
+        self.size -= freed;
+    }
+
+    /// Forgets values that were not used lately until the rest is within the bound (the clock
+    /// algorithm). `pinned` ones stay.
+    pub(crate) fn shrink(&mut self, size_max: usize, pinned: impl Fn(&V) -> bool) {
+        let mut looked_at = 0;
+        while self.size > size_max && looked_at < 2 * self.entries.len() {
+            looked_at += 1;
+            if self.hand >= self.entries.len() {
+                self.hand = 0;
+            }
+            let evicted = match self.entries.get_index_mut(self.hand) {
+                Some((_, Slotted::Ready { value, size, used })) if !pinned(value) => {
+                    if std::mem::take(used) {
+                        None
+                    } else {
+                        Some(*size)
+                    }
+                }
+                Some((_, Slotted::Ready { .. } | Slotted::Loading(_))) | None => None,
+            };
+            match evicted {
+                Some(size) => {
+                    self.entries.swap_remove_index(self.hand);
+                    self.size -= size;
+                }
+                None => self.hand += 1,
+            }
+        }
+    }
+
+    /// How many values are loaded or being loaded.
+    pub(crate) fn count(&self) -> usize {
+        self.entries.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_wait_are_called_once_and_in_order() {
+        let mut cache: Cache<u8, u8, u8> = Cache::default();
+        assert!(matches!(cache.get_or_wait(&1, || 10), Found::Missing));
+        assert!(matches!(cache.get_or_wait(&1, || 11), Found::Loading));
+        assert_eq!(cache.put(&1, 7, 1), vec![10, 11]);
+        assert!(matches!(cache.get_or_wait(&1, || 12), Found::Ready(7)));
+    }
+
+    #[test]
+    fn the_bound_holds_and_what_is_used_stays() {
+        let mut cache: Cache<u32, u32, ()> = Cache::default();
+        for n in 0..100 {
+            cache.put(&n, n, 10);
+            cache.get(&0);
+            cache.shrink(500, |_| false);
+            assert!(cache.size <= 500);
+        }
+        assert!(cache.get(&0).is_some());
+        assert!(cache.get(&99).is_some());
+    }
+
+    #[test]
+    fn pinned_values_stay_over_the_bound() {
+        let mut cache: Cache<u32, u32, ()> = Cache::default();
+        cache.put(&1, 1, 10);
+        cache.put(&2, 2, 10);
+        cache.shrink(0, |value| *value == 1);
+        assert!(cache.get(&1).is_some() && cache.get(&2).is_none());
+    }
+}

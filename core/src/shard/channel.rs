@@ -1,0 +1,287 @@
+//! A channel in memory: flags, lists, last seq — and the rules that need nothing else
+//! (semantics.md §4).
+
+use std::{collections::VecDeque, sync::Arc};
+
+use crate::{
+    channel_info::{ChannelInfo, List, ListChange, kind},
+    code::Code,
+    envelope::SendTask,
+    id::{ChannelId, Name, SYSTEM_UID, ShardId, SlotId},
+    map::Map,
+    message::SharedMessage,
+    row::{ChannelRows, Row},
+};
+
+/// What a slot's leader and its replicas know of a channel.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    pub(crate) id: ChannelId,
+    /// `None`: nobody made it; the default flags hold.
+    pub(crate) info: Option<ChannelInfo>,
+    members: Map<Name, i64>,
+    deny: Map<Name, i64>,
+    allow: Map<Name, i64>,
+    pub(crate) last_seq: u64,
+    /// Recipients by the shard of their home; made on demand, dropped when members change.
+    plan: Option<Plan>,
+    /// Sends that wait for an answer from another slot, and those behind them: written order.
+    pub(crate) gate: VecDeque<Gated>,
+}
+
+/// Recipients grouped by the shard that is their home.
+pub(crate) type Plan = Arc<[(ShardId, Arc<[Name]>)]>;
+
+/// A send at the gate.
+#[derive(Debug)]
+pub(crate) struct Gated {
+    pub(crate) task: Box<SendTask>,
+    /// The question that it waits for.
+    pub(crate) question: Option<u64>,
+    /// What was decided; `None` while it waits.
+    pub(crate) verdict: Option<Code>,
+}
+
+impl Channel {
+    pub(crate) fn new(id: ChannelId, rows: ChannelRows) -> Self {
+        Self {
+            id,
+            info: rows.info,
+            members: rows.members.into_iter().collect(),
+            deny: rows.deny.into_iter().collect(),
+            allow: rows.allow.into_iter().collect(),
+            last_seq: rows.last_seq,
+            plan: None,
+            gate: VecDeque::new(),
+        }
+    }
+
+    /// About how many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        256 + self.id.id.len() + 80 * (self.members.len() + self.deny.len() + self.allow.len())
+    }
+
+    pub(crate) fn info(&self) -> ChannelInfo {
+        self.info.unwrap_or_default()
+    }
+
+    pub(crate) fn list(&self, list: List) -> &Map<Name, i64> {
+        match list {
+            List::Members => &self.members,
+            List::Deny => &self.deny,
+            List::Allow => &self.allow,
+        }
+    }
+
+    /// Whether the channel takes messages at all (semantics.md §4.1).
+    pub(crate) fn check_open(&self) -> Code {
+        match self.id.kind {
+            kind::INFO | kind::CUSTOMER_SERVICE | kind::VISITORS | kind::AGENT => Code::Success,
+            _ if self.info().ban => Code::Ban,
+            _ if self.info().disband => Code::Disband,
+            _ => Code::Success,
+        }
+    }
+
+    /// Whether `sender` may write to a channel with lists (semantics.md §4.2, 7a–7c).
+    pub(crate) fn check_member(&self, sender: &str) -> Code {
+        if self.deny.contains_key(sender) {
+            Code::InBlacklist
+        } else if !self.members.contains_key(sender) {
+            Code::SubscriberNotExist
+        } else if !self.allow.is_empty() && !self.allow.contains_key(sender) {
+            Code::NotInWhitelist
+        } else {
+            Code::Success
+        }
+    }
+
+    /// Whether the owner of this personal channel takes messages of `sender` (6b, 6c).
+    pub(crate) fn check_person(&self, sender: &str, allow_off: bool) -> Code {
+        if self.deny.contains_key(sender) {
+            Code::InBlacklist
+        } else if !allow_off && !self.allow.contains_key(sender) {
+            Code::NotInWhitelist
+        } else {
+            Code::Success
+        }
+    }
+
+    /// Changes a list and tells which uids were concerned: the added, or the removed.
+    pub(crate) fn change_list(
+        &mut self,
+        list: List,
+        change: ListChange,
+        uids: &[Name],
+        time_ms: i64,
+        rows: &mut Vec<Row>,
+    ) {
+        let channel = self.id.clone();
+        if list == List::Members {
+            self.plan = None;
+        }
+        let items = match list {
+            List::Members => &mut self.members,
+            List::Deny => &mut self.deny,
+            List::Allow => &mut self.allow,
+        };
+        let mut write = |uid: Name, added_ms| {
+            rows.push(Row::ListItem { channel: channel.clone(), list, uid, added_ms });
+        };
+        if matches!(change, ListChange::Clear | ListChange::Set) {
+            for (uid, _) in std::mem::take(items) {
+                write(uid, None);
+            }
+        }
+        match change {
+            ListChange::Clear => {}
+            ListChange::Add | ListChange::Set => {
+                for uid in uids {
+                    if !items.contains_key(uid) {
+                        items.insert(uid.clone(), time_ms);
+                        write(uid.clone(), Some(time_ms));
+                    }
+                }
+            }
+            ListChange::Remove => {
+                for uid in uids {
+                    if items.swap_remove(uid).is_some() {
+                        write(uid.clone(), None);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Who gets the messages of this channel (semantics.md §5.1), each uid once.
+    pub(crate) fn recipients(&self) -> Vec<Name> {
+        let mut uids: Vec<Name> = Vec::new();
+        match self.id.kind {
+            kind::PERSON | kind::AGENT => {
+                for part in self.id.id.split('@') {
+                    if !uids.iter().any(|uid| &**uid == part) {
+                        uids.push(part.into());
+                    }
+                }
+            }
+            other => {
+                uids.extend(self.members.keys().cloned());
+                let visitor = match other {
+                    kind::CUSTOMER_SERVICE => self.id.id.split('|').next(),
+                    kind::VISITORS => Some(&*self.id.id),
+                    _ => None,
+                };
+                if let Some(visitor) = visitor
+                    && !self.members.contains_key(visitor)
+                {
+                    uids.push(visitor.into());
+                }
+            }
+        }
+        uids.retain(|uid| &**uid != SYSTEM_UID && !uid.is_empty());
+        uids
+    }
+
+    /// The recipients grouped by home shard, cached while the members stay.
+    pub(crate) fn plan(&mut self, slot_count: u16, shard_count: u16) -> Plan {
+        if let Some(plan) = &self.plan {
+            return plan.clone();
+        }
+        let plan = plan_of(self.recipients(), slot_count, shard_count);
+        self.plan = Some(plan.clone());
+        plan
+    }
+}
+
+/// Groups uids by the shard of their home.
+pub(crate) fn plan_of(uids: Vec<Name>, slot_count: u16, shard_count: u16) -> Plan {
+    let mut groups: Map<ShardId, Vec<Name>> = Map::default();
+    for uid in uids {
+        let shard = ShardId::of(SlotId::of(&uid, slot_count), shard_count);
+        groups.entry(shard).or_default().push(uid);
+    }
+    groups.into_iter().map(|(shard, uids)| (shard, uids.into())).collect()
+}
+
+/// Whether a sender passes without any list (semantics.md §4.2, 1–5 and 6a).
+pub(crate) fn passes_without_lists(channel: &ChannelId, sender: &str, trusted: bool) -> bool {
+    let id = &*channel.id;
+    trusted
+        || sender == SYSTEM_UID
+        || match channel.kind {
+            kind::INFO | kind::CUSTOMER_SERVICE => true,
+            kind::AGENT => id.split('@').any(|part| part == sender),
+            kind::VISITORS => id == sender,
+            _ => false,
+        }
+}
+
+/// The other end of a person channel as `sender` sees it; oneself in a note to oneself.
+pub(crate) fn person_peer<'a>(stored: &'a str, sender: &str) -> &'a str {
+    if let Some(peer) = stored.strip_prefix(sender).and_then(|rest| rest.strip_prefix('@')) {
+        return peer;
+    }
+    if let Some(peer) = stored.strip_suffix(sender).and_then(|rest| rest.strip_suffix('@')) {
+        return peer;
+    }
+    stored.split('@').next_back().unwrap_or(stored)
+}
+
+/// The channel id that `receiver` sees in a RECV (semantics.md §5.4).
+pub(crate) fn shown_channel<'a>(message: &'a SharedMessage, receiver: &str) -> &'a str {
+    let stored = &*message.channel.id;
+    let addressed = match (&message.shown, message.channel.kind) {
+        (Some(shown), _) => &**shown,
+        (None, kind::PERSON) => person_peer(stored, &message.from),
+        (None, kind::AGENT) => stored.split_once('@').map_or(stored, |(_, agent)| agent),
+        (None, _) => stored,
+    };
+    if message.channel.kind == kind::PERSON && addressed == receiver {
+        if &*message.from == SYSTEM_UID { "" } else { &message.from }
+    } else {
+        addressed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn group(members: &[&str]) -> Channel {
+        Channel::new(
+            ChannelId::new("g", kind::GROUP),
+            ChannelRows {
+                members: members.iter().map(|m| ((*m).into(), 0)).collect(),
+                ..ChannelRows::default()
+            },
+        )
+    }
+
+    #[test]
+    fn lists_decide_in_the_documented_order() {
+        let mut channel = group(&["a", "b"]);
+        let mut rows = Vec::new();
+        assert_eq!(channel.check_member("a"), Code::Success);
+        assert_eq!(channel.check_member("x"), Code::SubscriberNotExist);
+        channel.change_list(List::Allow, ListChange::Add, &["b".into()], 1, &mut rows);
+        assert_eq!(channel.check_member("a"), Code::NotInWhitelist);
+        channel.change_list(List::Deny, ListChange::Add, &["x".into()], 1, &mut rows);
+        assert_eq!(channel.check_member("x"), Code::InBlacklist);
+        channel.change_list(List::Allow, ListChange::Remove, &["b".into()], 1, &mut rows);
+        assert_eq!(channel.check_member("a"), Code::Success, "an emptied allow list is no list");
+        assert_eq!(rows.len(), 3);
+    }
+
+    #[test]
+    fn a_note_to_oneself_has_one_recipient() {
+        let channel = Channel::new(ChannelId::new("u@u", kind::PERSON), ChannelRows::default());
+        assert_eq!(channel.recipients(), vec![Name::from("u")]);
+    }
+
+    #[test]
+    fn the_peer_is_found_from_either_side() {
+        assert_eq!(person_peer("u2@u1", "u1"), "u2");
+        assert_eq!(person_peer("u2@u1", "u2"), "u1");
+        assert_eq!(person_peer("u1@u1", "u1"), "u1");
+    }
+}

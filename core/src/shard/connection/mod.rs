@@ -1,0 +1,463 @@
+//! One client connection: from bytes to frames to what they mean (protocol.md §2, §5.4).
+//!
+//! ```text
+//!            CONNECT                 LoggedIn(ok)
+//!  Greeting ─────────► Authenticating ──────────► Live ───► (gone)
+//!     │ deadline, anything else │ refused: CONNACK   │ idle, bad frame, kick
+//!     └────────► (gone) ◄───────┘                    └────► (gone)
+//! ```
+//! A connection that ends leaves the table at once; what was written before still leaves the
+//! socket ([`crate::effect::Effect::Close`]). CONNECT is in `connect`, SEND in `submit`.
+
+mod connect;
+mod submit;
+
+use std::{collections::VecDeque, net::SocketAddr, ops::Range};
+
+use super::{Shard, deliver::Unacked};
+use crate::{
+    code::Code,
+    effect::{Effect, Outbox, Port},
+    envelope::Envelope,
+    id::{ConnId, Name},
+    request::{ConnectionInfo, Traffic},
+    wire::{
+        crypto::{Cipher, SALT_SIZE},
+        frame::{self, Disconnect, Frame, encode},
+        inbound::{Inbound, Incoming, Transport},
+        jsonrpc::{self, RpcCall, RpcRequest},
+        outbound::Framing,
+    },
+};
+
+/// A connection of this shard.
+#[derive(Debug)]
+pub(crate) struct Conn {
+    inbound: Inbound,
+    pub(crate) link: Link,
+}
+
+/// Everything but the reader.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) conn: ConnId,
+    transport: Transport,
+    peer: SocketAddr,
+    opened_ms: i64,
+    /// `Now::mono_ms` of the accept and of the last bytes.
+    opened_mono_ms: u64,
+    active_mono_ms: u64,
+    pub(crate) traffic: Traffic,
+    pub(crate) session: Session,
+}
+
+/// Where a connection stands. Each state holds only what it may use.
+#[derive(Debug)]
+pub(crate) enum Session {
+    /// Socket open; nothing but CONNECT is legal.
+    Greeting,
+    /// The home is asked; later frames wait in the reader.
+    Authenticating(Box<Pending>),
+    /// Bound to a user and device.
+    Live(Box<Live>),
+}
+
+/// What a CONNECT brought.
+#[derive(Debug)]
+pub(crate) struct Pending {
+    uid: Name,
+    device_id: Name,
+    device_flag: u8,
+    /// The client's own version, not negotiated.
+    version: u8,
+    client_timestamp: i64,
+    keys: Option<Keys>,
+    /// The request to answer; `None` on binary connections.
+    rpc_id: Option<String>,
+}
+
+#[derive(Debug)]
+struct Keys {
+    cipher: Cipher,
+    server_key: String,
+    salt: [u8; SALT_SIZE],
+}
+
+/// A proven session.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) uid: Name,
+    device_id: Name,
+    device_flag: u8,
+    device_level: u8,
+    pub(crate) version: u8,
+    pub(crate) json: bool,
+    pub(crate) framing: Framing,
+    pub(crate) cipher: Option<Cipher>,
+    send_ban: bool,
+    pub(crate) unacked: VecDeque<Unacked>,
+    /// Ids of JSON-RPC sends that wait for their result.
+    rpc_ids: VecDeque<(u64, String)>,
+    next_rpc: u64,
+    /// The second in which sends are counted, and how many there were.
+    send_second: u64,
+    sends: u32,
+}
+
+impl Session {
+    pub(crate) fn live(&self) -> Option<&Live> {
+        match self {
+            Self::Live(live) => Some(live),
+            Self::Greeting | Self::Authenticating(_) => None,
+        }
+    }
+
+    pub(crate) fn live_mut(&mut self) -> Option<&mut Live> {
+        match self {
+            Self::Live(live) => Some(live),
+            Self::Greeting | Self::Authenticating(_) => None,
+        }
+    }
+}
+
+/// What reading goes on with.
+enum Flow {
+    Next,
+    /// Later frames wait.
+    Pause,
+    /// What was written leaves, then the socket closes.
+    Close,
+}
+
+impl Traffic {
+    pub(crate) fn count_message_out(&mut self, size: usize) {
+        let size = u64::try_from(size).unwrap_or(u64::MAX);
+        self.messages_out += 1;
+        self.message_bytes_out += size;
+        self.count_frame_out(size);
+    }
+
+    fn count_frame_out(&mut self, size: u64) {
+        self.frames_out += 1;
+        self.bytes_out += size;
+    }
+}
+
+impl Shard {
+    pub(in crate::shard) fn on_opened(&mut self, conn: ConnId, port: Port, peer: SocketAddr) {
+        let transport = match port {
+            Port::Tcp => Transport::Tcp,
+            Port::Ws => Transport::Ws,
+        };
+        let place = conn.place();
+        while self.conns.len() <= place {
+            self.conns.push(None);
+        }
+        let entry = Box::new(Conn {
+            inbound: Inbound::new(transport, !self.settings.json_off),
+            link: Link {
+                conn,
+                transport,
+                peer,
+                opened_ms: self.now.unix_ms,
+                opened_mono_ms: self.now.mono_ms,
+                active_mono_ms: self.now.mono_ms,
+                traffic: Traffic::default(),
+                session: Session::Greeting,
+            },
+        });
+        if let Some(slot) = self.conns.get_mut(place) {
+            *slot = Some(entry);
+        }
+        self.connection_count += 1;
+        self.watch(conn, self.now.mono_ms + self.settings.connect_ms);
+    }
+
+    pub(in crate::shard) fn on_bytes(&mut self, conn: ConnId, bytes: &mut [u8]) {
+        let Some(mut entry) = self.take_conn(conn) else {
+            return;
+        };
+        let size = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        entry.link.active_mono_ms = self.now.mono_ms;
+        entry.link.traffic.bytes_in += size;
+        self.vars.traffic.bytes_in += size;
+        self.read_frames(entry, bytes);
+    }
+
+    /// Reads frames until none is whole, the connection must wait, or it ends.
+    fn read_frames(&mut self, mut entry: Box<Conn>, bytes: &mut [u8]) {
+        let Conn { inbound, link } = &mut *entry;
+        let mut feed = inbound.feed(bytes);
+        let flow = loop {
+            let written = self.out.bytes.len();
+            let incoming = feed.next(&mut self.out.bytes);
+            if self.out.bytes.len() > written {
+                let range = written..self.out.bytes.len();
+                self.out.push_write(link.conn, range);
+            }
+            let flow = match incoming {
+                Ok(None) => break Flow::Next,
+                Ok(Some(Incoming::Peer(peer))) => {
+                    link.peer = peer;
+                    Flow::Next
+                }
+                Ok(Some(Incoming::Frame(frame))) => self.on_frame(link, frame),
+                Ok(Some(Incoming::Rpc(Ok(request)))) => self.on_rpc(link, request),
+                Ok(Some(Incoming::Rpc(Err(error)))) => {
+                    if link.session.live().is_some() {
+                        self.write(link, true, |out| {
+                            jsonrpc::encode_error(out, error.id.as_deref(), 0, &error.message);
+                        });
+                        Flow::Next
+                    } else {
+                        Flow::Close
+                    }
+                }
+                Ok(Some(Incoming::Reply(_) | Incoming::Close)) => Flow::Close,
+                Err(_) => {
+                    self.vars.protocol_errors += 1;
+                    Flow::Close
+                }
+            };
+            if !matches!(flow, Flow::Next) {
+                break flow;
+            }
+        };
+        drop(feed);
+        if matches!(flow, Flow::Close) {
+            self.end(entry);
+        } else {
+            self.put_conn(entry);
+        }
+    }
+
+    fn on_frame(&mut self, link: &mut Link, frame: Frame<'_>) -> Flow {
+        link.traffic.frames_in += 1;
+        self.vars.traffic.frames_in += 1;
+        match (&mut link.session, frame) {
+            (Session::Greeting, Frame::Connect(connect)) => self.on_connect(link, &connect, None),
+            (Session::Greeting, _) => Flow::Close,
+            (Session::Authenticating(_), _) => Flow::Pause,
+            (Session::Live(_), Frame::Send(send)) => {
+                self.on_send_frame(link, &send);
+                Flow::Next
+            }
+            (Session::Live(live), Frame::Recvack(ack)) => {
+                if !ack.flags.no_persist {
+                    live.acknowledge(ack.message_id);
+                }
+                Flow::Next
+            }
+            (Session::Live(_), Frame::Ping) => {
+                self.write_frame(link, &Frame::Pong);
+                Flow::Next
+            }
+            // A server's frames and what v2 ignores (protocol.md §1.2).
+            (
+                Session::Live(_),
+                Frame::Connect(_)
+                | Frame::Connack(_)
+                | Frame::Sendack(_)
+                | Frame::Recv(_)
+                | Frame::Pong
+                | Frame::Disconnect(_)
+                | Frame::Sub(_)
+                | Frame::Suback(_)
+                | Frame::Event(_),
+            ) => Flow::Next,
+        }
+    }
+
+    fn on_rpc(&mut self, link: &mut Link, request: RpcRequest<'_>) -> Flow {
+        link.traffic.frames_in += 1;
+        self.vars.traffic.frames_in += 1;
+        let id = request.id.unwrap_or_default();
+        match (&mut link.session, request.call) {
+            (Session::Greeting, RpcCall::Connect(connect)) => {
+                self.on_rpc_connect(link, &connect, id.into_owned())
+            }
+            (Session::Greeting, _) => Flow::Close,
+            (Session::Authenticating(_), _) => Flow::Pause,
+            (Session::Live(_), RpcCall::Send(send)) => {
+                self.on_rpc_send(link, send, id.into_owned());
+                Flow::Next
+            }
+            (Session::Live(live), RpcCall::Recvack(ack)) => {
+                if !ack.flags.no_persist {
+                    live.acknowledge(ack.message_id);
+                }
+                Flow::Next
+            }
+            (Session::Live(_), RpcCall::Ping) => {
+                self.write(link, true, |out| jsonrpc::encode_ping_result(out, &id));
+                Flow::Next
+            }
+            (Session::Live(_), RpcCall::Connect(_) | RpcCall::Disconnect { .. }) => Flow::Next,
+        }
+    }
+
+    /// The session must end.
+    pub(in crate::shard) fn on_kick(&mut self, conn: ConnId, text: Option<&str>) {
+        let Some(mut entry) = self.take_conn(conn) else {
+            return;
+        };
+        if let (Some(text), Some(live)) = (text, entry.link.session.live()) {
+            let reason = Code::ConnectKick.into();
+            if live.json {
+                self.write(&mut entry.link, true, |out| {
+                    jsonrpc::encode_disconnect(out, reason, text);
+                });
+            } else {
+                let frame = Frame::Disconnect(Disconnect { reason, text });
+                self.write_frame(&mut entry.link, &frame);
+            }
+        }
+        self.end(entry);
+    }
+
+    pub(in crate::shard) fn on_send_ban(&mut self, conn: ConnId, banned: bool) {
+        if let Some(Some(entry)) = self.conns.get_mut(conn.place())
+            && entry.link.conn == conn
+            && let Some(live) = entry.link.session.live_mut()
+        {
+            live.send_ban = banned;
+        }
+    }
+
+    /// `/conn/kick` and `/conn/remove`: only a connection of that user.
+    pub(in crate::shard) fn end_connection(&mut self, uid: &str, conn: ConnId, kick: bool) {
+        let entry = self.conns.get(conn.place()).and_then(Option::as_ref);
+        let matches = entry.is_some_and(|entry| {
+            entry.link.conn == conn
+                && entry.link.session.live().is_some_and(|live| &*live.uid == uid)
+        });
+        if matches {
+            self.on_kick(conn, kick.then_some("server kick"));
+        }
+    }
+
+    /// The socket is gone.
+    pub(in crate::shard) fn on_closed(&mut self, conn: ConnId) {
+        if let Some(entry) = self.take_conn(conn) {
+            self.forget(&entry);
+        }
+    }
+
+    /// The connection ends: what was written leaves first.
+    fn end(&mut self, entry: Box<Conn>) {
+        self.out.effects.push(Effect::Close { conn: entry.link.conn });
+        self.forget(&entry);
+    }
+
+    fn forget(&mut self, entry: &Conn) {
+        self.connection_count -= 1;
+        let uid = match &entry.link.session {
+            Session::Greeting => return,
+            Session::Authenticating(pending) => pending.uid.clone(),
+            Session::Live(live) => {
+                self.session_count -= 1;
+                live.uid.clone()
+            }
+        };
+        let home = self.shard_of(&uid);
+        self.send(home, Envelope::Left { conn: entry.link.conn, uid });
+    }
+
+    /// Silence: closes the connection, or says when to look again.
+    pub(in crate::shard) fn check_silence(&mut self, conn: ConnId) {
+        let now = self.now.mono_ms;
+        let Some(entry) = self.take_conn(conn) else {
+            return;
+        };
+        let link = &entry.link;
+        let due = match &link.session {
+            // Bytes that never make a CONNECT hold a connection for a while only.
+            Session::Greeting => (link.active_mono_ms + self.settings.connect_ms)
+                .min(link.opened_mono_ms + 5 * self.settings.connect_ms),
+            Session::Authenticating(_) => link.active_mono_ms + self.settings.auth_ms,
+            Session::Live(_) => link.active_mono_ms + self.settings.idle_ms,
+        };
+        if due <= now {
+            self.end(entry);
+        } else {
+            self.watch(conn, due);
+            self.put_conn(entry);
+        }
+    }
+
+    pub(in crate::shard) fn connection_infos(&self) -> Vec<ConnectionInfo> {
+        let entries = self.conns.iter().flatten();
+        entries.map(|entry| entry.link.info(self.now.unix_ms, self.now.mono_ms)).collect()
+    }
+
+    fn take_conn(&mut self, conn: ConnId) -> Option<Box<Conn>> {
+        let slot = self.conns.get_mut(conn.place())?;
+        if slot.as_ref()?.link.conn != conn {
+            return None;
+        }
+        slot.take()
+    }
+
+    fn put_conn(&mut self, entry: Box<Conn>) {
+        if let Some(slot) = self.conns.get_mut(entry.link.conn.place()) {
+            *slot = Some(entry);
+        }
+    }
+
+    fn write_frame(&mut self, link: &mut Link, frame: &Frame<'_>) {
+        let version = link.session.live().map_or(frame::VERSION_LATEST, |live| live.version);
+        self.write(link, false, |out| {
+            // A text that is too long for its field leaves nothing behind.
+            let _ = encode(frame, version, out);
+        });
+    }
+
+    /// Writes one packet.
+    fn write(&mut self, link: &mut Link, json: bool, put: impl FnOnce(&mut Vec<u8>)) {
+        let framing = Framing::of(link.transport, json);
+        let start = self.out.bytes.len();
+        let packet = framing.start(&mut self.out.bytes);
+        put(&mut self.out.bytes);
+        framing.end(&mut self.out.bytes, packet);
+        let range: Range<usize> = start..self.out.bytes.len();
+        let size = u64::try_from(range.len()).unwrap_or(u64::MAX);
+        link.traffic.count_frame_out(size);
+        self.vars.traffic.count_frame_out(size);
+        self.out.push_write(link.conn, range);
+    }
+}
+
+impl Link {
+    fn info(&self, unix_ms: i64, mono_ms: u64) -> ConnectionInfo {
+        let idle_ms = i64::try_from(mono_ms - self.active_mono_ms).unwrap_or(0);
+        let live = self.session.live();
+        let empty: Name = "".into();
+        ConnectionInfo {
+            conn: self.conn,
+            uid: live.map_or(empty.clone(), |live| live.uid.clone()),
+            device_id: live.map_or(empty, |live| live.device_id.clone()),
+            device_flag: live.map_or(0, |live| live.device_flag),
+            device_level: live.map_or(0, |live| live.device_level),
+            version: live.map_or(0, |live| live.version),
+            live: live.is_some(),
+            peer: self.peer,
+            last_activity_ms: unix_ms - idle_ms,
+            opened_ms: self.opened_ms,
+            traffic: self.traffic,
+        }
+    }
+}
+
+impl Outbox {
+    /// Adds bytes for a connection; bytes that follow its last write directly extend it.
+    pub(crate) fn push_write(&mut self, conn: ConnId, range: Range<usize>) {
+        if let Some(Effect::Write { conn: last, range: written }) = self.effects.last_mut()
+            && *last == conn
+            && written.end == range.start
+        {
+            written.end = range.end;
+            return;
+        }
+        self.effects.push(Effect::Write { conn, range });
+    }
+}

@@ -1,0 +1,150 @@
+//! The outbox: what an entry of one slot changes in others (design.md §2a). A row stays in the
+//! source slot until the target has committed it; it is sent again after any loss, and the target
+//! takes each row once, in order.
+
+use super::{
+    Shard,
+    slot::{Outcome, Waiter},
+};
+use crate::{
+    entry::{Command, ConversationChange, decode_changes},
+    envelope::Envelope,
+    id::SlotId,
+};
+
+/// An unanswered row is sent again after this time.
+const RESEND_MS: u64 = 2_000;
+
+impl Shard {
+    /// Sends the next row to each target that has none under way.
+    pub(super) fn send_outbox(&mut self, source: SlotId, targets: &[SlotId]) {
+        for target in targets {
+            let Some(state) = self.slots.get_mut(&source) else {
+                return;
+            };
+            if !state.leading {
+                return;
+            }
+            let Some((index, row)) = state.next_outbox(*target) else {
+                continue;
+            };
+            let changes = match decode_changes(row) {
+                Ok(changes) => changes,
+                Err(error) => {
+                    self.warn(format!("{source}: outbox row {index} does not decode: {error}"));
+                    Vec::new()
+                }
+            };
+            self.send_row(source, *target, index, changes);
+        }
+    }
+
+    fn send_row(
+        &mut self,
+        source: SlotId,
+        target: SlotId,
+        index: u64,
+        changes: Vec<ConversationChange>,
+    ) {
+        if let Some(state) = self.slots.get_mut(&source) {
+            state.sending.insert(target, (index, self.now.mono_ms + RESEND_MS));
+        }
+        let to = crate::id::ShardId::of(target, self.settings.shard_count);
+        self.send(to, Envelope::Outbox { source, target, index, changes });
+    }
+
+    /// A row for a slot of this shard.
+    pub(super) fn on_outbox(
+        &mut self,
+        source: SlotId,
+        target: SlotId,
+        index: u64,
+        changes: Vec<ConversationChange>,
+    ) {
+        if !self.leads(target) {
+            return;
+        }
+        let command = Command::FromOutbox { source: source.0, index, changes };
+        // When the accumulator is full the source sends the row again.
+        let _ = self.offer(target, vec![(command, Waiter::Outbox { source, target, index })]);
+    }
+
+    /// A row is committed here: its source may forget it.
+    pub(super) fn outbox_committed(&mut self, source: SlotId, target: SlotId, index: u64) {
+        let to = crate::id::ShardId::of(source, self.settings.shard_count);
+        self.send(to, Envelope::OutboxTaken { source, target, index });
+    }
+
+    /// The target has committed a row of a slot of this shard.
+    pub(super) fn on_outbox_taken(&mut self, source: SlotId, target: SlotId, index: u64) {
+        let Some(state) = self.slots.get_mut(&source) else {
+            return;
+        };
+        if state.sending.get(&target).is_some_and(|(sent, _)| *sent == index) {
+            state.sending.swap_remove(&target);
+        }
+        let taken = state.taken.entry(target).or_insert(index);
+        *taken = index.max(*taken);
+        let mut answers = Vec::new();
+        if let Some(held) = state.held.get_mut(&index) {
+            held.targets.retain(|waiting| *waiting != target);
+            if held.targets.is_empty() {
+                answers = state.held.remove(&index).map(|held| held.answers).unwrap_or_default();
+            }
+        }
+        for (waiter, outcome) in answers {
+            self.answer(waiter, outcome);
+        }
+        self.send_outbox(source, &[target]);
+    }
+
+    /// Sends again what was not answered; deletes confirmed rows of slots that propose nothing
+    /// else. Returns when to look again.
+    pub(super) fn look_after_outboxes(&mut self) {
+        let now = self.now.mono_ms;
+        let slots: Vec<SlotId> = self.slots.keys().copied().collect();
+        for slot in slots {
+            let Some(state) = self.slots.get_mut(&slot) else {
+                continue;
+            };
+            if !state.leading {
+                continue;
+            }
+            let overdue: Vec<SlotId> = state
+                .sending
+                .iter()
+                .filter(|(_, (_, due))| *due <= now)
+                .map(|(target, _)| *target)
+                .collect();
+            for target in &overdue {
+                state.sending.swap_remove(target);
+            }
+            let forget: Vec<(Command, Waiter)> = std::mem::take(&mut state.taken)
+                .into_iter()
+                .map(|(target, index)| {
+                    (Command::OutboxDone { target: target.0, index }, Waiter::Nobody)
+                })
+                .collect();
+            self.send_outbox(slot, &overdue);
+            if !forget.is_empty() {
+                let _ = self.offer(slot, forget);
+            }
+        }
+    }
+
+    /// Proposals whose callers have waited too long are answered: unknown.
+    pub(super) fn answer_overdue(&mut self) {
+        let now = self.now.mono_ms;
+        let mut overdue = Vec::new();
+        for state in self.slots.values_mut() {
+            for proposal in state.proposals.iter_mut().filter(|p| p.deadline_ms <= now) {
+                for waiter in &mut proposal.batch.waiters {
+                    overdue.push(std::mem::replace(waiter, Waiter::Nobody));
+                }
+            }
+        }
+        for waiter in overdue {
+            self.answer(waiter, Outcome::Failed(crate::request::Failure::Timeout));
+        }
+    }
+}

@@ -1,0 +1,188 @@
+//! One slot on this shard: what is proposed, what is committed and not yet applied, what other
+//! slots still have to take over. The state itself (channels, users) is in the caches.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use super::dedupe::Dedupe;
+use crate::{
+    code::Code,
+    effect::Committed,
+    entry::{Command, ConversationChange},
+    envelope::Origin,
+    id::{ChannelId, LogId, Name, ShardId, SlotId},
+    map::Map,
+    request::{Failure, Reply, RequestToken},
+    row::SlotRows,
+};
+
+/// Who waits for one command of an entry.
+#[derive(Debug)]
+pub(crate) enum Waiter {
+    /// Nobody here.
+    Nobody,
+    /// The sender of a message.
+    Send {
+        origin: Origin,
+        /// Recipients that came with the send.
+        recipients: Option<Vec<Name>>,
+    },
+    /// A caller of the API.
+    Api { shard: ShardId, token: RequestToken },
+    /// A caller that changes a token; then the sessions of the device end with this text.
+    Token {
+        caller: Option<(ShardId, RequestToken)>,
+        uid: Name,
+        device_flag: u8,
+        kick: Option<Name>,
+    },
+    /// Another slot's outbox.
+    Outbox { source: SlotId, target: SlotId, index: u64 },
+}
+
+/// What became of a command.
+#[derive(Debug, Clone)]
+pub(crate) enum Outcome {
+    /// Carried out.
+    Done,
+    /// A message's place (the first one's for a repeated client number).
+    Sent { message_id: i64, seq: u64 },
+    /// It will not be, or nobody knows.
+    Failed(Failure),
+}
+
+impl Outcome {
+    /// The answer for a caller of the API.
+    pub(crate) fn into_reply(self) -> Reply {
+        match self {
+            Self::Done => Reply::Done,
+            Self::Sent { message_id, seq } => Reply::Sent { message_id, seq, code: Code::Success },
+            Self::Failed(failure) => Reply::Failed(failure),
+        }
+    }
+}
+
+/// Commands that go into one entry.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    pub(crate) commands: Vec<Command>,
+    pub(crate) waiters: Vec<Waiter>,
+}
+
+/// An entry that was offered to the group and is not applied yet.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    pub(crate) number: u64,
+    pub(crate) batch: Batch,
+    /// When the callers are told that it is unknown, `Now::mono_ms`.
+    pub(crate) deadline_ms: u64,
+}
+
+/// The entry that is being applied: decoded, maybe waiting for rows.
+#[derive(Debug)]
+pub(crate) struct Applying {
+    pub(crate) log_id: LogId,
+    pub(crate) time_ms: i64,
+    pub(crate) batch: Batch,
+}
+
+/// Answers that wait until other slots have committed what an entry sent them.
+#[derive(Debug, Default)]
+pub(crate) struct Held {
+    /// Channels whose first message is among the answers: later ones do not overtake it.
+    pub(crate) channels: Vec<ChannelId>,
+    pub(crate) targets: Vec<SlotId>,
+    pub(crate) answers: Vec<(Waiter, Outcome)>,
+}
+
+/// One slot.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    pub(crate) leading: bool,
+    pub(crate) dedupe: Dedupe,
+    /// By source slot: how far its outbox is taken over. State.
+    pub(crate) received: Map<SlotId, u64>,
+    /// By (target, index): what the target has not confirmed. State.
+    pub(crate) outbox: BTreeMap<(SlotId, u64), Bytes>,
+    /// By target: the row under way and when it is sent again. Leader only.
+    pub(crate) sending: Map<SlotId, (u64, u64)>,
+    /// By target: confirmed, row not yet deleted by an entry. Leader only.
+    pub(crate) taken: Map<SlotId, u64>,
+    /// Cluster keys; group 0 only. State.
+    pub(crate) cluster: BTreeMap<String, Bytes>,
+    pub(crate) committed: VecDeque<(LogId, Committed)>,
+    pub(crate) applying: Option<Applying>,
+    pub(crate) accumulator: Batch,
+    pub(crate) accumulated_size: usize,
+    pub(crate) proposals: VecDeque<Proposal>,
+    pub(crate) next_proposal: u64,
+    pub(crate) held: BTreeMap<u64, Held>,
+}
+
+impl Slot {
+    pub(crate) fn new(rows: SlotRows) -> Self {
+        Self {
+            leading: false,
+            dedupe: Dedupe::new(rows.dedupe),
+            received: rows.received.into_iter().collect(),
+            outbox: rows
+                .outbox
+                .into_iter()
+                .map(|(slot, index, row)| ((slot, index), row))
+                .collect(),
+            sending: Map::default(),
+            taken: Map::default(),
+            cluster: rows.cluster.into_iter().collect(),
+            committed: VecDeque::new(),
+            applying: None,
+            accumulator: Batch::default(),
+            accumulated_size: 0,
+            proposals: VecDeque::new(),
+            next_proposal: 0,
+            held: BTreeMap::new(),
+        }
+    }
+
+    /// The next outbox row for `target` that is neither under way nor confirmed.
+    pub(crate) fn next_outbox(&self, target: SlotId) -> Option<(u64, &Bytes)> {
+        if self.sending.contains_key(&target) {
+            return None;
+        }
+        let after = self.taken.get(&target).map_or(0, |index| index + 1);
+        let ((found, index), row) = self.outbox.range((target, after)..).next()?;
+        (*found == target).then_some((*index, row))
+    }
+
+    /// Targets that have outbox rows.
+    pub(crate) fn outbox_targets(&self) -> Vec<SlotId> {
+        let mut targets: Vec<SlotId> = self.outbox.keys().map(|(target, _)| *target).collect();
+        targets.dedup();
+        targets
+    }
+
+    /// Whether anybody here waits for something.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.accumulator.commands.is_empty()
+            && self.proposals.is_empty()
+            && self.applying.is_none()
+            && self.committed.is_empty()
+            && self.held.is_empty()
+    }
+}
+
+/// About how many bytes a command takes in an entry.
+pub(crate) fn command_size(command: &Command) -> usize {
+    let changes_size = |changes: &[ConversationChange]| {
+        changes.iter().map(|c| 64 + c.uid.len() + c.channel.id.len()).sum::<usize>()
+    };
+    match command {
+        Command::Message(m) => 160 + m.payload.len() + m.channel.id.len() + m.from.len(),
+        Command::ChangeList { uids, .. } => 96 + uids.iter().map(|u| 12 + u.len()).sum::<usize>(),
+        Command::FromOutbox { changes, .. } => 64 + changes_size(changes),
+        Command::Conversation(change) => changes_size(std::slice::from_ref(change)),
+        Command::SetToken { token, uid, .. } => 64 + token.len() + uid.len(),
+        Command::SetClusterKey { key, value } => 64 + key.len() + value.len(),
+        Command::SetInfo { .. } | Command::Disband { .. } | Command::OutboxDone { .. } => 96,
+    }
+}

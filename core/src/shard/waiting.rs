@@ -1,0 +1,110 @@
+//! Rows on their way from the state store, and what goes on when they are here.
+
+use super::{Shard, channel::Channel, user::User};
+use crate::{
+    effect::{Effect, ReadId},
+    envelope::Envelope,
+    id::{ChannelId, Name, ShardId, SlotId},
+    request::{Failure, Reply, RequestToken},
+    row::{Read, Rows},
+};
+
+/// Who waits for a channel or user to be loaded.
+#[derive(Debug)]
+pub(crate) enum Waiting {
+    /// The entry that a slot is applying.
+    Apply(SlotId),
+    /// An envelope, to be handled again.
+    Envelope(Box<Envelope>),
+}
+
+/// What a read of the state store is for.
+#[derive(Debug)]
+pub(crate) enum Purpose {
+    /// A channel for the cache.
+    Channel(ChannelId),
+    /// A user for the cache.
+    User(Name),
+    /// An answer for a caller of the API.
+    Api { shard: ShardId, token: RequestToken },
+}
+
+impl Shard {
+    pub(super) fn load_channel(&mut self, channel: ChannelId) {
+        let slot = channel.slot(self.settings.slot_count);
+        self.read(slot, Read::Channel(channel.clone()), Purpose::Channel(channel));
+    }
+
+    pub(super) fn load_user(&mut self, uid: Name) {
+        let slot = SlotId::of(&uid, self.settings.slot_count);
+        self.read(slot, Read::User(uid.clone()), Purpose::User(uid));
+    }
+
+    pub(super) fn read(&mut self, slot: SlotId, read: Read, purpose: Purpose) {
+        self.next_read += 1;
+        let id = ReadId(self.next_read);
+        self.reads.insert(id, purpose);
+        self.out.effects.push(Effect::Read { id, slot, read });
+    }
+
+    /// Rows have come.
+    pub(super) fn on_rows(&mut self, id: ReadId, rows: Rows) {
+        let Some(purpose) = self.reads.swap_remove(&id) else {
+            return;
+        };
+        let waiting = match (purpose, rows) {
+            (Purpose::Channel(id), Rows::Channel(rows)) => {
+                let channel = Channel::new(id.clone(), rows);
+                let size = channel.size();
+                self.channels.put(&id, channel, size)
+            }
+            (Purpose::User(uid), Rows::User(rows)) => {
+                let user = User::new(uid.clone(), rows);
+                let size = user.size();
+                self.users.put(&uid, user, size)
+            }
+            (Purpose::Api { shard, token }, rows) => {
+                let reply = match rows {
+                    Rows::Messages(messages) => Reply::Messages(messages),
+                    Rows::Digests(digests) => Reply::Digests(digests),
+                    Rows::Channel(_) | Rows::User(_) => Reply::Failed(Failure::Storage),
+                    Rows::Failed(error) => {
+                        self.warn(format!("a read of the state store failed: {error}"));
+                        Reply::Failed(Failure::Storage)
+                    }
+                };
+                self.reply(shard, token, reply);
+                return;
+            }
+            (Purpose::Channel(id), rows) => {
+                self.warn(format!("channel {} cannot be read: {}", id.id, failure_of(&rows)));
+                self.channels.abandon(&id)
+            }
+            (Purpose::User(uid), rows) => {
+                self.warn(format!("user {uid} cannot be read: {}", failure_of(&rows)));
+                self.users.abandon(&uid)
+            }
+        };
+        self.wake(waiting);
+    }
+
+    /// Goes on with what waited. Envelopes are handled before the next event, so that nothing
+    /// that comes later overtakes them.
+    fn wake(&mut self, waiting: Vec<Waiting>) {
+        for waiting in waiting {
+            match waiting {
+                Waiting::Apply(slot) => self.apply_ready(slot),
+                Waiting::Envelope(envelope) => self.local.push_back(*envelope),
+            }
+        }
+    }
+}
+
+fn failure_of(rows: &Rows) -> &str {
+    match rows {
+        Rows::Failed(error) => error,
+        Rows::Channel(_) | Rows::User(_) | Rows::Messages(_) | Rows::Digests(_) => {
+            "the store answered another question"
+        }
+    }
+}

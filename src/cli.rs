@@ -1,0 +1,133 @@
+//! The command line (operations.md §1.2). Spelled as v2.2.5 spells it, so that scripts and images work
+//! unchanged: boolean flags may carry a value (`--ignoreMissingConfig=true`).
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::{OsStringValueParser, TypedValueParser};
+use clap::{Parser, Subcommand};
+
+use crate::config::Sources;
+
+/// A message server that WuKongIM v2.2.5 clients, back ends and deployments use unchanged.
+#[derive(Debug, Parser)]
+#[command(name = "jindou", version, args_override_self = true)]
+#[command(after_help = "Without a command the server runs, with data below $HOME/wukongim.\n\
+    Every setting is also an environment variable: see `jindou config --example`.")]
+pub struct Cli {
+    /// What to do instead of running the server
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
+    /// Settings to read (.yaml, .yml, .json, .toml); WK_* variables win over them
+    #[arg(long, value_name = "FILE", global = true, value_parser = path())]
+    pub config: Option<PathBuf>,
+
+    /// Go on without the file when it cannot be used
+    #[arg(
+        short = 'i',
+        long = "ignoreMissingConfig",
+        global = true,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true",
+        value_parser = boolean
+    )]
+    pub ignore_missing_config: bool,
+
+    /// Run mode where the settings name none: debug, release, bench, test
+    #[arg(long, value_name = "MODE", global = true)]
+    pub mode: Option<String>,
+}
+
+/// What to do instead of running the server.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the settings in force and where each came from
+    Config {
+        /// Print an example file with every key, its default and meaning instead
+        #[arg(long)]
+        example: bool,
+    },
+    /// Put load on a server and measure it: send, fanout, idle
+    #[command(disable_help_flag = true)]
+    Bench {
+        /// Arguments of the load generator
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "ARGS")]
+        args: Vec<OsString>,
+    },
+}
+
+impl Cli {
+    /// Where settings are to be read from.
+    pub fn sources(&self) -> Sources {
+        Sources {
+            // An empty path is none, as for v2.2.5.
+            file: self.config.clone().filter(|path| !path.as_os_str().is_empty()),
+            ignore_missing: self.ignore_missing_config,
+            mode: self.mode.clone().filter(|mode| !mode.is_empty()),
+        }
+    }
+}
+
+/// A path, which may be empty: scripts write `--config=$FILE`.
+fn path() -> impl TypedValueParser<Value = PathBuf> {
+    OsStringValueParser::new().map(PathBuf::from)
+}
+
+/// A boolean as Go's flag parser reads it.
+fn boolean(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("wanted true or false".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Cli {
+        Cli::try_parse_from(std::iter::once("jindou").chain(args.iter().copied())).unwrap()
+    }
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_images_command_line_works() {
+        let cli = parse(&["--config=/root/wukongim/wk.yaml", "--ignoreMissingConfig=true"]);
+        let sources = cli.sources();
+        assert_eq!(sources.file, Some(PathBuf::from("/root/wukongim/wk.yaml")));
+        assert!(sources.ignore_missing && cli.command.is_none());
+    }
+
+    #[test]
+    fn flags_work_in_all_their_forms_and_after_the_command() {
+        assert!(parse(&["-i"]).ignore_missing_config);
+        assert!(parse(&["--ignoreMissingConfig", "--config", "a.yaml"]).ignore_missing_config);
+        assert!(!parse(&["--ignoreMissingConfig=F"]).ignore_missing_config);
+        assert!(!parse(&[]).ignore_missing_config);
+        let cli = parse(&["config", "--config", "b.yaml", "--mode", "release"]);
+        assert_eq!(cli.sources().file, Some(PathBuf::from("b.yaml")));
+        assert_eq!(cli.sources().mode.as_deref(), Some("release"));
+        assert!(matches!(cli.command, Some(Command::Config { example: false })));
+        assert_eq!(parse(&["--config="]).sources().file, None);
+    }
+
+    #[test]
+    fn bench_gets_its_arguments_untouched() {
+        let cli = parse(&["bench", "send", "--help", "-n", "3", "--config=x"]);
+        let Some(Command::Bench { args }) = cli.command else { panic!("{cli:?}") };
+        assert_eq!(args, ["send", "--help", "-n", "3", "--config=x"]);
+    }
+}
