@@ -1,6 +1,6 @@
 //! The HTTP server on real sockets, on both drivers.
 
-#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
