@@ -29,6 +29,9 @@ use crate::probe::DriverKind;
 
 /// Ring entries, and the epoll events taken at once.
 const ENTRY_COUNT: u32 = 4096;
+/// Completions that the ring holds before the kernel has to keep them in a list: all connections
+/// may become readable at once.
+const COMPLETION_COUNT: u32 = 32_768;
 
 /// A runtime of one thread.
 pub(crate) type Runtime = FusionRuntime<TimeDriver<IoUringDriver>, TimeDriver<LegacyDriver>>;
@@ -43,7 +46,7 @@ pub(crate) fn build(kind: DriverKind) -> io::Result<Runtime> {
     match kind {
         DriverKind::IoUring => {
             let mut flags = io_uring::IoUring::builder();
-            flags.setup_coop_taskrun().setup_single_issuer();
+            flags.setup_coop_taskrun().setup_single_issuer().setup_cqsize(COMPLETION_COUNT);
             build_io_uring(flags).or_else(|_| build_io_uring(io_uring::IoUring::builder()))
         }
         DriverKind::Epoll => Ok(RuntimeBuilder::<LegacyDriver>::new()
