@@ -79,6 +79,8 @@ fn echo(_: Now, inbox: &mut Inbox, outbox: &mut Outbox) -> Stepped {
     Stepped { more: false, wake_at_ms: None }
 }
 
+type Step = dyn FnMut(Now, &mut Inbox, &mut Outbox) -> Stepped;
+
 /// Sends what comes to every connection.
 fn everyone() -> impl FnMut(Now, &mut Inbox, &mut Outbox) -> Stepped {
     let mut conns = std::collections::BTreeSet::new();
@@ -152,11 +154,10 @@ fn serve(address: SocketAddr, driver: &str, shard_count: u16, cpu: usize) -> Out
         let handle = context.handle.clone();
         let shard = usize::from(context.shard.0);
         let mut own = sockets.iter().filter_map(|of_port| of_port.get(shard)?.try_clone().ok());
-        let machine: Box<dyn FnMut(Now, &mut Inbox, &mut Outbox) -> Stepped> =
-            match std::env::var_os("FANOUT") {
-                Some(_) => Box::new(everyone()),
-                None => Box::new(echo),
-            };
+        let machine: Box<Step> = match std::env::var_os("FANOUT") {
+            Some(_) => Box::new(everyone()),
+            None => Box::new(echo),
+        };
         let driver = Driver::new(context, machine, Nobody);
         if let (Some(tcp), Some(http), Ok(driver)) = (own.next(), own.next(), driver) {
             let listening = handle.listen(tcp, Port::Tcp, clients.clone());

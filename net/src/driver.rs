@@ -248,6 +248,7 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         for listening in self.handle.0.listening.borrow_mut().drain(..) {
             listening.stop();
         }
+        self.handle.0.is_draining.set(true);
         self.handle.push(Event::Drain);
         self.drain = Some(Drain {
             deadline_ms: now.mono_ms + self.handle.0.settings.drain_ms,
