@@ -201,3 +201,6 @@ fn allow_origins(headers: &mut HeaderMap) {
     ];
     headers.extend(ALLOWED);
 }
+
+#[cfg(test)]
+mod tests;

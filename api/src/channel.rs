@@ -114,3 +114,6 @@ pub(crate) async fn delete<N: Node>(api: &Api<N>, call: &Call) -> Answer {
     let reply = api.node.ask(Target::Id(channel.id), request).await;
     done(&reply, "更新频道信息失败！")
 }
+
+#[cfg(test)]
+mod tests;

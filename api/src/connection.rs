@@ -210,3 +210,6 @@ pub(crate) async fn end<N: Node>(api: &Api<N>, call: &Call, kick: bool) -> Answe
     let request = Request::EndConnection { uid: body.uid.into(), conn, kick };
     done(&api.node.ask(Target::Shard(conn.shard()), request).await, "")
 }
+
+#[cfg(test)]
+mod tests;

@@ -208,3 +208,6 @@ pub(crate) async fn read_whitelist<N: Node>(api: &Api<N>, call: &Call) -> Answer
         .collect();
     Ok(value(&list))
 }
+
+#[cfg(test)]
+mod tests;

@@ -250,3 +250,6 @@ impl Page {
         Ok(text)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,3 +116,6 @@ pub(crate) async fn online_status<N: Node>(api: &Api<N>, call: &Call) -> Answer 
         .collect();
     Ok(value(&list))
 }
+
+#[cfg(test)]
+mod tests;

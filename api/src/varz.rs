@@ -141,3 +141,6 @@ pub(crate) fn setting<N: Node>(api: &Api<N>) -> Answer {
         stress_on: settings.stress_on.into(),
     }))
 }
+
+#[cfg(test)]
+mod tests;

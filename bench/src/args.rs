@@ -10,7 +10,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Put load on a server and measure it.
 #[derive(Debug, Parser)]
-#[command(name = "jindou bench", bin_name = "jindou bench", version)]
+#[command(
+    name = "jindou bench",
+    bin_name = "jindou bench",
+    version,
+    args_override_self = true
+)]
 pub(crate) struct Bench {
     /// What to do.
     #[command(subcommand)]
@@ -131,6 +136,10 @@ pub(crate) struct Load {
     /// Measuring
     #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]
     pub(crate) duration: Duration,
+
+    /// End measuring after so many sends, warm-up included, if that comes first
+    #[arg(long, value_parser = positive, value_name = "N")]
+    pub(crate) messages: Option<usize>,
 
     /// After the last send, wait so long for something still missing to arrive
     #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]

@@ -1,13 +1,13 @@
 //! Connections that send and receive: persons in pairs, or one group. What was sent, answered and
 //! delivered is kept per message, so that the run ends with a verdict and not only with a rate.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use crate::args::Until;
 use crate::client::{Closed, Profile, SUCCESS, Sink};
+use crate::counts::Counts;
 use crate::engine::Engine;
-use crate::latency::Latency;
-use crate::ledger::{Ledger, Outcome, Rest};
+use crate::ledger::{Ledger, Outcome};
 use crate::schedule::Schedule;
 
 /// Unwritten bytes of a connection above which the open loop waits for it.
@@ -26,86 +26,6 @@ pub(crate) struct Layout {
     pub(crate) channel_type: u8,
     /// How many connections get each message.
     pub(crate) receivers: u32,
-}
-
-/// What a run has counted. Windowed figures are of the measuring time only.
-#[derive(Clone, Debug)]
-pub(crate) struct Counts {
-    /// SENDs of the whole run.
-    pub(crate) sent: u64,
-    /// SENDACKs with success.
-    pub(crate) acked: u64,
-    /// Other SENDACKs, by reason.
-    pub(crate) refused: BTreeMap<u8, u64>,
-    /// RECVs, the first of each message at each receiver.
-    pub(crate) delivered: u64,
-    /// Further ones of the same message at the same receiver, and RECVs of settled refusals.
-    pub(crate) duplicates: u64,
-    /// RECVs with a seq below one seen before on that connection.
-    pub(crate) disordered: u64,
-    /// RECVs at a connection they were not for.
-    pub(crate) misdelivered: u64,
-    /// RECVs of messages of other runs.
-    pub(crate) foreign: u64,
-    /// Connections lost, with the reason of the first.
-    pub(crate) lost: u64,
-    pub(crate) lost_why: Option<String>,
-    /// SENDACKs with success within the window.
-    pub(crate) window_acked: u64,
-    /// First RECVs within the window.
-    pub(crate) window_delivered: u64,
-    /// From the intended moment to SENDACK, of messages intended within the window.
-    pub(crate) ack_latency: Latency,
-    /// From there to RECV.
-    pub(crate) recv_latency: Latency,
-    /// What is open at the end.
-    pub(crate) rest: Rest,
-}
-
-impl Counts {
-    pub(crate) fn new() -> anyhow::Result<Counts> {
-        Ok(Counts {
-            sent: 0,
-            acked: 0,
-            refused: BTreeMap::new(),
-            delivered: 0,
-            duplicates: 0,
-            disordered: 0,
-            misdelivered: 0,
-            foreign: 0,
-            lost: 0,
-            lost_why: None,
-            window_acked: 0,
-            window_delivered: 0,
-            ack_latency: Latency::new()?,
-            recv_latency: Latency::new()?,
-            rest: Rest::default(),
-        })
-    }
-
-    /// Adds those of another thread.
-    pub(crate) fn merge(&mut self, other: &Counts) -> anyhow::Result<()> {
-        self.sent += other.sent;
-        self.acked += other.acked;
-        for (reason, n) in &other.refused {
-            *self.refused.entry(*reason).or_default() += n;
-        }
-        self.delivered += other.delivered;
-        self.duplicates += other.duplicates;
-        self.disordered += other.disordered;
-        self.misdelivered += other.misdelivered;
-        self.foreign += other.foreign;
-        self.lost += other.lost;
-        self.lost_why = self.lost_why.take().or_else(|| other.lost_why.clone());
-        self.window_acked += other.window_acked;
-        self.window_delivered += other.window_delivered;
-        self.ack_latency.merge(&other.ack_latency)?;
-        self.recv_latency.merge(&other.recv_latency)?;
-        self.rest.undelivered += other.rest.undelivered;
-        self.rest.unanswered += other.rest.unanswered;
-        self.rest.phantoms += other.rest.phantoms;
-        Ok(())
-    }
 }
 
 /// How messages are let go.
@@ -136,8 +56,14 @@ pub(crate) struct Chat {
     turn: usize,
     /// Highest seq seen per connection.
     seen: Vec<u32>,
-    /// Begin and end of measuring, ns.
+    /// Messages intended from here to there count towards the latencies, ns.
     window: (u64, u64),
+    /// Sends that may still be made.
+    left: u64,
+    /// When the last one was made, ns.
+    pub(crate) ended: Option<u64>,
+    /// Whether what comes in counts towards the rates.
+    pub(crate) measuring: bool,
     /// The clock as of this turn, ns.
     now: u64,
     /// When something last came in, ns.
@@ -151,6 +77,7 @@ impl Chat {
         pace: Pace,
         run: u64,
         window: (u64, u64),
+        left: u64,
     ) -> anyhow::Result<Chat> {
         let senders = layout.senders;
         Ok(Chat {
@@ -164,6 +91,9 @@ impl Chat {
             turn: 0,
             seen: vec![0; layout.uids.len()],
             window,
+            left,
+            ended: None,
+            measuring: false,
             now: 0,
             progress: 0,
             counts: Counts::new()?,
@@ -189,7 +119,7 @@ impl Chat {
                 }
             }
         }
-        loop {
+        while self.left > 0 {
             let Pace::Open(schedule) = &mut self.pace else {
                 return;
             };
@@ -208,8 +138,8 @@ impl Chat {
     /// When the open loop has to send next, ns.
     pub(crate) fn next_due(&self) -> Option<u64> {
         match &self.pace {
-            Pace::Closed { .. } => None,
-            Pace::Open(schedule) => schedule.next(),
+            Pace::Open(schedule) if self.left > 0 => schedule.next(),
+            Pace::Open(_) | Pace::Closed { .. } => None,
         }
     }
 
@@ -220,7 +150,7 @@ impl Chat {
         sender: usize,
         intended: u64,
     ) -> bool {
-        let Some(client) = engine.client(sender) else {
+        let Some(client) = engine.client(sender).filter(|_| self.left > 0) else {
             return false;
         };
         let (Some(ledger), Some(channel)) = (
@@ -239,6 +169,10 @@ impl Chat {
             *n += 1;
         }
         self.counts.sent += 1;
+        self.left -= 1;
+        if self.left == 0 {
+            self.ended = Some(self.now);
+        }
         true
     }
 
@@ -326,7 +260,7 @@ impl Sink for Chat {
         };
         if stored {
             self.counts.acked += 1;
-            self.counts.window_acked += u64::from(self.in_window(self.now));
+            self.counts.window_acked += u64::from(self.measuring);
             if self.in_window(intended) {
                 self.counts
                     .ack_latency
@@ -361,7 +295,7 @@ impl Sink for Chat {
         match ledger.deliver(seq, receiver) {
             Outcome::First { intended, complete } => {
                 self.counts.delivered += 1;
-                self.counts.window_delivered += u64::from(self.in_window(self.now));
+                self.counts.window_delivered += u64::from(self.measuring);
                 if self.in_window(intended) {
                     self.counts
                         .recv_latency
@@ -408,8 +342,11 @@ fn read_no(text: &str, run: &str) -> Option<(usize, u32)> {
 mod tests {
     #![expect(clippy::unwrap_used, reason = "tests")]
 
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::args::Arrivals;
+    use crate::ledger::Rest;
 
     fn pair(pace: Pace) -> Chat {
         let uids = vec!["a".to_owned(), "b".to_owned()];
@@ -421,7 +358,7 @@ mod tests {
             channel_type: 1,
             receivers: 1,
         };
-        Chat::new(layout, pace, 0xfeed, (1_000, 2_000)).unwrap()
+        Chat::new(layout, pace, 0xfeed, (1_000, 2_000), u64::MAX).unwrap()
     }
 
     fn no(sender: usize, seq: u32) -> String {

@@ -23,6 +23,7 @@
 mod args;
 mod chat;
 mod client;
+mod counts;
 mod engine;
 mod http;
 mod latency;

@@ -6,8 +6,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::args::{Common, Load};
-use crate::chat::Counts;
 use crate::client::Tally;
+use crate::counts::Counts;
 use crate::engine::Dialled;
 use crate::latency::{Latency, Summary};
 use crate::process::Usage;
@@ -185,8 +185,8 @@ fn verdict(counts: &Counts, tally: &Tally, strict: bool) -> Vec<String> {
         (tally.wrong, "RECVs had a wrong key or content", true),
         (counts.lost, lost.as_str(), true),
         (
-            u64::from(counts.window_acked == 0),
-            "time window without any acknowledgement",
+            u64::from(counts.acked == 0),
+            "run without any acknowledgement",
             true,
         ),
         (counts.duplicates, "RECVs or SENDACKs came again", strict),

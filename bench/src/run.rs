@@ -7,8 +7,9 @@ use anyhow::Context;
 use serde_json::json;
 
 use crate::args::{Common, FanoutArgs, IdleArgs, Load, SendArgs, Until};
-use crate::chat::{Chat, Counts, Layout, Pace};
+use crate::chat::{Chat, Layout, Pace};
 use crate::client::{Profile, Sink, Tally};
+use crate::counts::Counts;
 use crate::engine::{Dialled, Engine, nanos};
 use crate::http::Api;
 use crate::process::Usage;
@@ -302,7 +303,10 @@ fn chat(
             }
         };
         let run = run.wrapping_add(u64::try_from(thread).unwrap_or(0));
-        let mut chat = Chat::new(layout.clone(), pace, run, (begin, end))?;
+        let most = load.messages.map_or(u64::MAX, |n| {
+            u64::try_from(n.div_ceil(threads)).unwrap_or(0)
+        });
+        let mut chat = Chat::new(layout.clone(), pace, run, (begin, end), most)?;
         let pids: Option<&[u32]> = (thread == 0).then_some(&common.pid);
         let usage = drive(
             &mut engine,
@@ -342,7 +346,7 @@ fn drive(
     engine: &mut Engine<'_>,
     chat: &mut Chat,
     profile: &Profile,
-    (begin, end): (u64, u64),
+    (begin, planned_end): (u64, u64),
     drain: u64,
     pids: Option<&[u32]>,
 ) -> anyhow::Result<Option<(Duration, Usage, Usage)>> {
@@ -351,13 +355,14 @@ fn drive(
     let mut looked = 0;
     loop {
         let now = engine.now();
-        if let Some(pids) = pids {
-            if now >= begin && before.is_none() {
-                before = Some((Instant::now(), Usage::read(pids)));
-            }
-            if let Some((since, _)) = before.as_ref().filter(|_| now >= end && after.is_none()) {
-                after = Some((since.elapsed(), Usage::read(pids)));
-            }
+        let end = planned_end.min(chat.ended.unwrap_or(u64::MAX));
+        if now >= begin && before.is_none() {
+            before = Some((Instant::now(), pids.map(Usage::read)));
+            chat.measuring = true;
+        }
+        if let Some((since, _)) = before.as_ref().filter(|_| now >= end && after.is_none()) {
+            after = Some((since.elapsed(), pids.map(Usage::read)));
+            chat.measuring = false;
         }
         if now >= end && now >= looked + 5_000_000 {
             looked = now;
@@ -373,8 +378,8 @@ fn drive(
         let owes = now < end || chat.next_due().is_some();
         if owes {
             chat.pump(engine, profile, now);
-            engine.flush();
         }
+        engine.flush();
         let next = match chat.next_due() {
             Some(due) => due.saturating_sub(now),
             None if now < begin => begin - now,
@@ -391,7 +396,7 @@ fn drive(
     }
     engine.flush();
     Ok(match (before, after) {
-        (Some((_, before)), Some((elapsed, after))) => Some((elapsed, before, after)),
+        (Some((_, Some(before))), Some((elapsed, Some(after)))) => Some((elapsed, before, after)),
         _ => None,
     })
 }

@@ -187,6 +187,7 @@ pub(crate) fn settings(common: &Common, load: &Load, own: Value) -> Value {
         "protocol": common.protocol,
         "size": load.size,
         "rate": load.rate,
+        "messages": load.messages,
         "warmup_s": load.warmup.as_secs_f64(),
         "duration_s": load.duration.as_secs_f64(),
         "threads": common.threads,

@@ -40,6 +40,8 @@ pub(crate) struct Group<R: AsyncRuntime> {
     failed: Cell<bool>,
     /// This node is the only voter.
     alone: Cell<bool>,
+    /// Its clock is stopped by the owner.
+    hibernated: Cell<bool>,
     /// The log is being purged.
     compacting: Cell<bool>,
 }
@@ -61,6 +63,7 @@ impl<R: AsyncRuntime> Group<R> {
             leading: Cell::new(None),
             failed: Cell::new(false),
             alone: Cell::new(false),
+            hibernated: Cell::new(false),
             compacting: Cell::new(false),
         });
         let weak = Rc::downgrade(&group);
@@ -122,10 +125,14 @@ impl<R: AsyncRuntime> Group<R> {
         self.failed.get()
     }
 
+    fn runs(&self) -> bool {
+        !self.failed.get() && !self.shared.is_closed()
+    }
+
     /// This node leads and serves, or knows who leads.
     pub(crate) fn is_ready(&self) -> bool {
         let leader = self.raft.server_metrics().borrow_watched().current_leader;
-        !self.failed.get()
+        self.runs()
             && (self.is_leading() || leader.is_some_and(|leader| leader != self.shared.node))
     }
 
@@ -142,7 +149,7 @@ impl<R: AsyncRuntime> Group<R> {
             (metrics.current_leader, led)
         };
         let led = led
-            .filter(|_| !self.failed.get())
+            .filter(|_| self.runs())
             .filter(|term| self.shared.led_term() == Some(*term));
         let told = self.leading.replace(led);
         if told != led {
@@ -160,7 +167,7 @@ impl<R: AsyncRuntime> Group<R> {
                 });
             }
         }
-        let leader = leader.filter(|_| !self.failed.get());
+        let leader = leader.filter(|_| self.runs());
         self.router.set(self.shared.group, leader, self.is_ready());
     }
 
@@ -176,9 +183,19 @@ impl<R: AsyncRuntime> Group<R> {
                 Some(voter) => voter == self.shared.node && voters.next().is_none(),
             }
         };
-        if self.alone.replace(alone) != alone || !alone {
-            self.raft.runtime_config().tick(!alone);
-        }
+        self.alone.set(alone);
+        self.set_clock();
+    }
+
+    /// Stops the group's clock until it is called again: no heartbeats, no elections.
+    pub(crate) fn hibernate(&self, on: bool) {
+        self.hibernated.set(on);
+        self.set_clock();
+    }
+
+    fn set_clock(&self) {
+        let runs = !self.alone.get() && !self.hibernated.get();
+        self.raft.runtime_config().tick(runs);
     }
 
     /// Follows openraft's state until the group stops.

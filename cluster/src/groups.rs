@@ -15,7 +15,10 @@ use jindou_core::{
     id::{LogId, NodeId, SlotId},
 };
 use jindou_storage::{CompletionSender, LogStorage, Outcome, StateStorage, StorageError};
-use openraft::{AsyncRuntime, Config, SnapshotPolicy};
+use openraft::{
+    AsyncRuntime, Config, SnapshotPolicy,
+    errors::{InitializeError, RaftError},
+};
 
 use crate::{
     group::{Group, run_now},
@@ -149,6 +152,10 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
             // A node that starts leads in a new term, or not at all: its first entry then shows
             // that everything before it is committed.
             enable_leader_restore: Some(false),
+            // A follower that has lost its log gets it again. Otherwise openraft panics, and a
+            // peer must not be able to stop us; whether such a peer may still vote is decided
+            // where peers are let in.
+            allow_log_reversion: Some(true),
             // A group's clock is started when it is known to have peers.
             enable_tick: false,
             snapshot_policy: SnapshotPolicy::Never,
@@ -264,11 +271,14 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
             .cloned()
             .collect();
         try_join_all(fresh.iter().map(|group| async {
-            let initialized = group.raft.initialize(members.clone()).await;
-            initialized.map_err(|error| GroupsError::Raft {
-                group: group.shared.group,
-                reason: error.to_string(),
-            })
+            match group.raft.initialize(members.clone()).await {
+                // A peer was faster: the group has heard of a vote already.
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
+                Err(error) => Err(GroupsError::Raft {
+                    group: group.shared.group,
+                    reason: error.to_string(),
+                }),
+            }
         }))
         .await?;
         Ok(())
@@ -340,6 +350,15 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
     /// Whether the shard was told that it leads a slot.
     pub fn is_leading(&self, slot: SlotId) -> bool {
         self.group(slot).is_some_and(|group| group.is_leading())
+    }
+
+    /// Stops a group's clock, or starts it again: it sends no heartbeats and asks for no votes,
+    /// but answers. Proposals wake the leader's quorum by themselves. Whoever lets groups sleep
+    /// must know by other means that the leader's node lives.
+    pub fn hibernate(&self, slot: SlotId, on: bool) {
+        if let Some(group) = self.group(slot) {
+            group.hibernate(on);
+        }
     }
 
     /// A frame of a peer ([`Transport::call`]) for a group of this shard. `answer` gets the

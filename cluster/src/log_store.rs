@@ -166,7 +166,10 @@ impl LogCore {
             Bound::Excluded(end) => *end,
             Bound::Unbounded => u64::MAX,
         };
-        let first = self.purged.map_or(0, |purged| purged.index + 1).max(self.first);
+        let first = self
+            .purged
+            .map_or(0, |purged| purged.index + 1)
+            .max(self.first);
         let last = self.last.map_or(0, |last| last.index + 1);
         (start.max(first), end.min(last))
     }

@@ -47,12 +47,7 @@ struct Builder {
 
 /// The shard of these tests: an applied entry is a row.
 fn apply(state: &dyn StateStorage, from: &CompletionSender, shared: &Shared, event: Event) {
-    let Event::Committed {
-        slot,
-        log_id,
-        body,
-    } = event
-    else {
+    let Event::Committed { slot, log_id, body } = event else {
         return;
     };
     let row = |value: Bytes| Row::ClusterKey {

@@ -52,10 +52,7 @@ impl Admission {
     pub(crate) fn admit(&self, address: IpAddr) -> Option<Permit> {
         let inner = &self.0;
         let before = inner.total.fetch_add(1, Ordering::Relaxed);
-        let mut permit = Permit {
-            inner: Arc::clone(inner),
-            address: None,
-        };
+        let mut permit = Permit { inner: Arc::clone(inner), address: None };
         if inner.total_max > 0 && before >= inner.total_max {
             return None;
         }
@@ -77,9 +74,7 @@ impl Admission {
 impl Inner {
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<IpAddr, usize>> {
         // The map is whole after every statement that changes it.
-        self.by_address
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.by_address.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

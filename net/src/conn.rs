@@ -8,9 +8,11 @@ use monoio::buf::IoBuf;
 use crate::{
     conns::{Phase, Send, Sent},
     handle::Handle,
-    rt::{self, ReadHalf, WriteHalf},
-    sys,
+    rt::{self, ReadHalf, SharedBuffer, WriteHalf},
 };
+
+/// Reads of one connection per turn.
+const READ_COUNT_MAX: u32 = 4;
 
 /// How a reader ends.
 enum End {
@@ -21,16 +23,15 @@ enum End {
 }
 
 /// Reads until the end. Never dropped before: it ends when the socket is shut down.
-pub(crate) async fn read(handle: Handle, conn: ConnId, half: ReadHalf) {
-    let end = read_all(&handle, conn, &half).await;
+pub(crate) async fn read(handle: Handle, conn: ConnId, mut half: ReadHalf) {
+    let end = match &handle.0.shared_buffer {
+        Some(buffer) => read_shared(&handle, conn, &mut half, buffer).await,
+        None => read_pooled(&handle, conn, &mut half).await,
+    };
     drop(half);
     let now_ms = handle.now().mono_ms;
     let is_clean = matches!(end, End::Clean);
-    let must_tell = handle
-        .0
-        .conns
-        .borrow_mut()
-        .read_ended(conn, is_clean, now_ms);
+    let must_tell = handle.0.conns.borrow_mut().read_ended(conn, is_clean, now_ms);
     if must_tell {
         handle.push(Event::Closed { conn });
     } else {
@@ -39,37 +40,76 @@ pub(crate) async fn read(handle: Handle, conn: ConnId, half: ReadHalf) {
     }
 }
 
-async fn read_all(handle: &Handle, conn: ConnId, half: &ReadHalf) -> End {
+/// On io_uring: waits for readability without a buffer, then reads through the ring into one from
+/// the pool. Costs as much as a read that waits with a buffer of its own, and 12 % less than
+/// readability and a `recv` call (echo of 128 B: 6.2 and 7.1 µs).
+async fn read_pooled(handle: &Handle, conn: ConnId, half: &mut ReadHalf) -> End {
     loop {
         if half.readable().await.is_err() {
             return End::Broken;
         }
-        while handle.is_full() {
-            let turn = handle.0.gate.turn();
-            handle.0.gate.pass(turn).await;
-        }
-        if let Some(end) = handle.receive(conn, half) {
+        handle.wait_for_room().await;
+        // There are bytes, so this comes back with the next submission.
+        let buffer = handle.0.pool.borrow_mut().lend();
+        let (result, buffer) = half.read(buffer).await;
+        let end = handle.take_read(conn, &result, &buffer);
+        handle.0.pool.borrow_mut().give_back(buffer);
+        if let Some(end) = end {
             return end;
         }
     }
 }
 
+/// On epoll: a read that finds nothing waits, and needs the buffer only once there is something.
+async fn read_shared(
+    handle: &Handle,
+    conn: ConnId,
+    half: &mut ReadHalf,
+    buffer: &SharedBuffer,
+) -> End {
+    let (mut turn, mut count) = (0, 0);
+    loop {
+        handle.wait_for_room().await;
+        let result = half.read_shared(buffer).await;
+        let size = *result.as_ref().unwrap_or(&0);
+        let end = buffer.with(size, |bytes| handle.take_read(conn, &result, bytes));
+        if let Some(end) = end {
+            return end;
+        }
+        // A peer that sends without a pause must not keep the others waiting.
+        let turn_now = handle.0.gate.turn();
+        count = if turn == turn_now { count + 1 } else { 1 };
+        turn = turn_now;
+        if count >= READ_COUNT_MAX {
+            handle.next_turn().await;
+        }
+    }
+}
+
 impl Handle {
-    /// Whether the next step has enough to do already.
-    fn is_full(&self) -> bool {
-        self.0.gate.is_shut() || self.0.inbox.borrow().bytes.len() > self.0.settings.inbox_size_max
+    /// Waits while the next step has enough to do already.
+    async fn wait_for_room(&self) {
+        while self.0.gate.is_shut()
+            || self.0.inbox.borrow().bytes.len() > self.0.settings.inbox_size_max
+        {
+            self.0.gate.pass(self.0.gate.turn()).await;
+        }
     }
 
-    /// Takes what a socket has, at most one buffer full.
-    fn receive(&self, conn: ConnId, half: &ReadHalf) -> Option<End> {
-        let mut buffer = self.0.read_buffer.borrow_mut();
-        match sys::recv_now(half, &mut buffer) {
+    /// Takes the outcome of a read; `bytes` holds what came.
+    fn take_read(
+        &self,
+        conn: ConnId,
+        result: &std::io::Result<usize>,
+        bytes: &[u8],
+    ) -> Option<End> {
+        match result {
             Ok(0) => Some(End::Clean),
-            Ok(size) => {
-                self.take_bytes(conn, buffer.get(..size).unwrap_or_default());
+            Ok(_) => {
+                self.take_bytes(conn, bytes);
                 None
             }
-            Err(error) if is_passing(&error) => None,
+            Err(error) if is_passing(error) => None,
             Err(_) => Some(End::Broken),
         }
     }
@@ -99,11 +139,7 @@ fn is_passing(error: &std::io::Error) -> bool {
 
 /// Sends a buffer, then what has gathered meanwhile, until there is nothing.
 async fn write(handle: Handle, send: Send) {
-    let Send {
-        conn,
-        mut write,
-        mut buffer,
-    } = send;
+    let Send { conn, mut write, mut buffer } = send;
     loop {
         let ok;
         (ok, buffer) = write_all(&handle, &mut write, buffer).await;

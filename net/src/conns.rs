@@ -28,7 +28,7 @@ const PLACE_COUNT_MAX: usize = 1 << 22;
 const GENERATION_COUNT: u32 = 1 << 20;
 /// Buffers kept for reuse, and the largest one that is kept.
 const POOL_COUNT_MAX: usize = 1024;
-const POOL_SIZE_MAX: usize = 16 << 10;
+const POOL_SIZE_MAX: usize = 8 << 10;
 
 /// See the module's picture.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -137,10 +137,7 @@ impl Conns {
         let number = match self.free.pop() {
             Some(number) => number,
             None if self.places.len() < PLACE_COUNT_MAX => {
-                self.places.push(Place {
-                    generation: 0,
-                    conn: None,
-                });
+                self.places.push(Place { generation: 0, conn: None });
                 u32::try_from(self.places.len() - 1).ok()?
             }
             None => return None,
@@ -229,8 +226,7 @@ impl Conns {
             return false;
         }
         conn.phase = Phase::Closing;
-        self.closing
-            .push_back((now_ms + self.settings.close_ms, id));
+        self.closing.push_back((now_ms + self.settings.close_ms, id));
         self.mark(id);
         true
     }
@@ -315,11 +311,7 @@ impl Conns {
                 let buffer = std::mem::take(&mut conn.output);
                 conn.sending = true;
                 conn.sending_size = buffer.len();
-                start(Send {
-                    conn: id,
-                    write,
-                    buffer,
-                });
+                start(Send { conn: id, write, buffer });
             } else {
                 self.settle(id);
             }

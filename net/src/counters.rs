@@ -17,14 +17,12 @@ impl Counter {
 
     /// Adds. Only the thread of the shard may call this: additions of two threads may get lost.
     pub(crate) fn add(&self, count: u64) {
-        self.0
-            .store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
+        self.0.store(self.0.load(Relaxed).wrapping_add(count), Relaxed);
     }
 
     /// Takes away, for gauges. As for [`Counter::add`].
     pub(crate) fn sub(&self, count: u64) {
-        self.0
-            .store(self.0.load(Relaxed).wrapping_sub(count), Relaxed);
+        self.0.store(self.0.load(Relaxed).wrapping_sub(count), Relaxed);
     }
 
     /// Sets, for gauges.

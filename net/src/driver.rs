@@ -49,6 +49,16 @@ const KEEP_SIZE_MAX: usize = 8 << 20;
 pub trait Machine {
     /// One pure turn.
     fn step(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) -> Stepped;
+
+    /// Whether nothing is under way that a drain should wait for.
+    fn is_idle(&self) -> bool {
+        true
+    }
+
+    /// Whether nothing waits in the machine; a drain goes on until then.
+    fn is_idle(&self) -> bool {
+        true
+    }
 }
 
 impl<F: FnMut(Now, &mut Inbox, &mut Outbox) -> Stepped> Machine for F {
@@ -83,9 +93,7 @@ struct Drain {
 impl<M: Machine, E: Executor> Driver<M, E> {
     /// A driver for the shard of this thread. Fails when the system is out of descriptors.
     pub fn new(context: ShardContext, machine: M, executor: E) -> io::Result<Self> {
-        let ShardContext {
-            handle, mesh, stop, ..
-        } = context;
+        let ShardContext { handle, mesh, stop, .. } = context;
         Ok(Self {
             machine,
             executor,
@@ -93,10 +101,7 @@ impl<M: Machine, E: Executor> Driver<M, E> {
             stop,
             inbox: Inbox::default(),
             outbox: Outbox::default(),
-            stepped: Stepped {
-                more: false,
-                wake_at_ms: None,
-            },
+            stepped: Stepped { more: false, wake_at_ms: None },
             timer: Timer::default(),
             yielder: Yielder::new(&handle)?,
             drain: None,
@@ -142,9 +147,7 @@ impl<M: Machine, E: Executor> Driver<M, E> {
     /// Takes a bounded amount from the rings and the sources. Whether something is left.
     fn take_in(&mut self) -> bool {
         let mut inbox = self.handle.0.inbox.borrow_mut();
-        let taken = self
-            .mesh
-            .take(|envelope| inbox.events.push(Event::Envelope(envelope)));
+        let taken = self.mesh.take(|envelope| inbox.events.push(Event::Envelope(envelope)));
         drop(inbox);
         self.handle.0.counters.envelopes_in.add(taken);
         self.handle.drain_sources()
@@ -156,10 +159,7 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         let closing = self.handle.0.conns.borrow().deadline();
         let ring = (self.mesh.kept_count() > 0).then(|| now_ms() + RETRY_MS);
         let drain = self.drain.as_ref().map(|_| now_ms() + DRAIN_CHECK_MS);
-        [self.stepped.wake_at_ms, closing, ring, drain]
-            .into_iter()
-            .flatten()
-            .min()
+        [self.stepped.wake_at_ms, closing, ring, drain].into_iter().flatten().min()
     }
 
     fn turn(&mut self, now: Now) {
@@ -172,10 +172,7 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         let late = shared.conns.borrow_mut().sweep(now.mono_ms);
         shared.counters.closed_late.add(late);
 
-        let is_due = self
-            .stepped
-            .wake_at_ms
-            .is_some_and(|deadline| deadline <= now.mono_ms);
+        let is_due = self.stepped.wake_at_ms.is_some_and(|deadline| deadline <= now.mono_ms);
         if self.stepped.more || is_due || !shared.inbox.borrow().is_empty() {
             std::mem::swap(&mut self.inbox, &mut *shared.inbox.borrow_mut());
             shared.counters.steps.add(1);
@@ -217,11 +214,9 @@ impl<M: Machine, E: Executor> Driver<M, E> {
                         self.executor.reply(token, reply);
                     }
                 }
-                Effect::Propose {
-                    slot,
-                    proposal,
-                    entry,
-                } => self.executor.propose(slot, proposal, entry),
+                Effect::Propose { slot, proposal, entry } => {
+                    self.executor.propose(slot, proposal, entry)
+                }
                 Effect::Persist(persist) => self.executor.persist(persist),
                 Effect::Applied { slot, log_id } => self.executor.applied(slot, log_id),
                 Effect::Read { id, slot, read } => self.executor.read(id, slot, read),
@@ -242,10 +237,7 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         if to == self.handle.shard() {
             self.handle.push(Event::Envelope(envelope));
         } else {
-            self.executor.warn(&format!(
-                "an envelope for shard {}, which is not there",
-                to.0
-            ));
+            self.executor.warn(&format!("an envelope for shard {}, which is not there", to.0));
         }
     }
 
@@ -277,7 +269,9 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         let is_quiet = shared.conns.borrow().output_size() == 0
             && shared.inbox.borrow().is_empty()
             && self.handle.is_idle()
+            && self.machine.is_idle()
             && self.mesh.kept_count() == 0
+            && self.machine.is_idle()
             && !self.stepped.more;
         let was_quiet = drain.quiet_ms.is_some();
         if is_quiet {
@@ -286,9 +280,8 @@ impl<M: Machine, E: Executor> Driver<M, E> {
             drain.quiet_ms = None;
         }
         self.stop.set_quiet(was_quiet, is_quiet);
-        let has_rested = drain
-            .quiet_ms
-            .is_some_and(|since| now.mono_ms >= since + shared.settings.quiet_ms);
+        let has_rested =
+            drain.quiet_ms.is_some_and(|since| now.mono_ms >= since + shared.settings.quiet_ms);
         (has_rested && self.stop.is_node_quiet()) || now.mono_ms >= drain.deadline_ms
     }
 
@@ -390,12 +383,7 @@ impl Yielder {
         let event = EventStream::new(handle.waker().0.event.duplicate()?)?;
         rt::spawn(listen_for_bell(handle.clone(), event, Rc::clone(&rung)));
         rt::spawn(send_back(handle.clone(), Rc::clone(&relay)));
-        Ok(Self {
-            handle: handle.clone(),
-            rung,
-            relay,
-            count: 0,
-        })
+        Ok(Self { handle: handle.clone(), rung, relay, count: 0 })
     }
 
     /// Whether the run queue should run empty now. Counts a turn.

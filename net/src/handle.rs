@@ -23,12 +23,15 @@ use crate::{
     counters::Counters,
     listener::Listening,
     notify::{Gate, Notify},
+    pool::BufferPool,
+    probe::DriverKind,
+    rt::SharedBuffer,
     settings::NetSettings,
     wake::ShardWaker,
 };
 
-/// The size of the buffer into which connections read, one per shard.
-pub(crate) const READ_SIZE: usize = 64 << 10;
+/// The size of the buffers into which connections read: what one read takes at most.
+const READ_SIZE: usize = 16 << 10;
 
 /// Takes what another thread has put into a queue. Returns whether something is left.
 type Source = Box<dyn FnMut(&Handle) -> bool>;
@@ -44,7 +47,11 @@ pub(crate) struct Shared {
     pub(crate) gate: Gate,
     pub(crate) sources: RefCell<Vec<Source>>,
     pub(crate) listening: RefCell<Vec<Rc<Listening>>>,
-    pub(crate) read_buffer: RefCell<Box<[u8]>>,
+    pub(crate) driver: DriverKind,
+    /// For reads on epoll.
+    pub(crate) shared_buffer: Option<SharedBuffer>,
+    /// For reads on io_uring.
+    pub(crate) pool: RefCell<BufferPool>,
     holds: Cell<usize>,
     callers: RefCell<Callers>,
     origin: Instant,
@@ -75,6 +82,7 @@ impl fmt::Debug for Handle {
 impl Handle {
     pub(crate) fn new(
         shard: ShardId,
+        driver: DriverKind,
         settings: NetSettings,
         counters: Arc<Counters>,
         waker: ShardWaker,
@@ -91,7 +99,9 @@ impl Handle {
             gate: Gate::default(),
             sources: RefCell::default(),
             listening: RefCell::default(),
-            read_buffer: RefCell::new(vec![0; READ_SIZE].into_boxed_slice()),
+            driver,
+            shared_buffer: SharedBuffer::new(driver, READ_SIZE),
+            pool: RefCell::new(BufferPool::new(READ_SIZE)),
             holds: Cell::new(0),
             callers: RefCell::default(),
             origin,
@@ -115,9 +125,7 @@ impl Handle {
 
     /// The time, on the clock that steps are given.
     pub fn now(&self) -> Now {
-        let unix = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Now {
             unix_ms: i64::try_from(unix.as_millis()).unwrap_or(i64::MAX),
             mono_ms: u64::try_from(self.0.origin.elapsed().as_millis()).unwrap_or(u64::MAX),
@@ -147,15 +155,8 @@ impl Handle {
             callers.waiting.insert(token, Caller::Waiting(None));
             token
         };
-        self.push(Event::Request {
-            token: RequestToken(token),
-            to,
-            request,
-        });
-        Answer {
-            handle: self.clone(),
-            token,
-        }
+        self.push(Event::Request { token: RequestToken(token), to, request });
+        Answer { handle: self.clone(), token }
     }
 
     /// Gives a caller of [`Handle::request`] its reply; gives the reply back when there is no such
@@ -242,11 +243,6 @@ impl Future for Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        self.handle
-            .0
-            .callers
-            .borrow_mut()
-            .waiting
-            .remove(&self.token);
+        self.handle.0.callers.borrow_mut().waiting.remove(&self.token);
     }
 }

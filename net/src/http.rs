@@ -107,13 +107,8 @@ impl Handle {
             .timer(MonoioTimer)
             .header_read_timeout(Duration::from_millis(settings.idle_ms))
             .pipeline_flush(true);
-        let server = Server {
-            builder,
-            admission,
-            settings,
-            service,
-            body_size: Rc::new(Cell::new(0)),
-        };
+        let server =
+            Server { builder, admission, settings, service, body_size: Rc::new(Cell::new(0)) };
         listener::listen(self, listener, server)
     }
 }
@@ -149,13 +144,8 @@ impl<S: HttpService> Accept for Server<S> {
             body_size: Rc::clone(&self.body_size),
             peer,
         };
-        let connection = self
-            .builder
-            .serve_connection(MonoioIo::new(stream), exchange);
-        let open = Open {
-            handle: handle.clone(),
-            _permit: permit,
-        };
+        let connection = self.builder.serve_connection(MonoioIo::new(stream), exchange);
+        let open = Open { handle: handle.clone(), _permit: permit };
         rt::spawn(async move {
             // Every failure is the peer's: it went away, was late, or did not speak HTTP.
             if let Err(error) = connection.await {
@@ -197,10 +187,7 @@ impl<S: HttpService> Service<Request<Incoming>> for Exchange<S> {
         let handle = self.handle.clone();
         let service = Rc::clone(&self.service);
         let settings = self.settings;
-        let share = Share {
-            all: Rc::clone(&self.body_size),
-            size: 0,
-        };
+        let share = Share { all: Rc::clone(&self.body_size), size: 0 };
         let peer = self.peer;
         Box::pin(async move {
             let (parts, body) = request.into_parts();
@@ -219,18 +206,12 @@ impl<S: HttpService> Service<Request<Incoming>> for Exchange<S> {
                     (answer, false)
                 }
                 Err(status) => {
-                    let answer = HttpResponse {
-                        status,
-                        ..HttpResponse::default()
-                    };
+                    let answer = HttpResponse { status, ..HttpResponse::default() };
                     (answer, true)
                 }
             };
             handle.0.counters.http_requests.add(1);
-            let mut response = Response::new(Whole {
-                bytes: answer.body,
-                _hold: hold,
-            });
+            let mut response = Response::new(Whole { bytes: answer.body, _hold: hold });
             *response.status_mut() = answer.status;
             *response.headers_mut() = answer.headers;
             if must_close {
@@ -312,11 +293,7 @@ async fn collect(
         }
         whole.extend_from_slice(&bytes);
     }
-    let bytes = if whole.is_empty() {
-        first
-    } else {
-        whole.into()
-    };
+    let bytes = if whole.is_empty() { first } else { whole.into() };
     Ok((bytes, share))
 }
 

@@ -28,6 +28,7 @@ mod listener;
 mod mesh;
 mod notify;
 mod pin;
+mod pool;
 mod probe;
 mod rt;
 mod settings;

@@ -17,6 +17,7 @@ use crate::{
     admission::Admission,
     conn,
     handle::Handle,
+    probe::DriverKind,
     rt,
     sys::{self, Direction},
 };
@@ -53,11 +54,7 @@ pub fn bind(address: SocketAddr, shard_count: u16) -> io::Result<Vec<TcpListener
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM,
-        Some(Protocol::TCP),
-    )?;
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     if address.is_ipv6() && address.ip().is_unspecified() {
         socket.set_only_v6(false)?;
@@ -74,9 +71,9 @@ pub(crate) struct Listening {
 }
 
 impl Listening {
-    fn new(listener: TcpListener) -> io::Result<Self> {
+    fn new(listener: TcpListener, driver: DriverKind) -> io::Result<Self> {
         // io_uring waits by itself only on sockets in blocking mode.
-        listener.set_nonblocking(rt::is_epoll())?;
+        listener.set_nonblocking(driver == DriverKind::Epoll)?;
         Ok(Self {
             fd: listener.as_raw_fd(),
             listener: monoio::net::TcpListener::from_std(listener)?,
@@ -111,17 +108,16 @@ pub(crate) fn listen(
     listener: TcpListener,
     accept: impl Accept,
 ) -> io::Result<()> {
-    let listening = Rc::new(Listening::new(listener)?);
+    let listening = Rc::new(Listening::new(listener, handle.0.driver)?);
     handle.0.listening.borrow_mut().push(Rc::clone(&listening));
     let accept = Rc::new(accept);
     // epoll keeps one waker per socket, so there can be one task only.
-    let count = if rt::is_epoll() { 1 } else { ACCEPT_COUNT };
+    let count = match handle.0.driver {
+        DriverKind::Epoll => 1,
+        DriverKind::IoUring => ACCEPT_COUNT,
+    };
     for _ in 0..count {
-        rt::spawn(accept_all(
-            handle.clone(),
-            Rc::clone(&listening),
-            Rc::clone(&accept),
-        ));
+        rt::spawn(accept_all(handle.clone(), Rc::clone(&listening), Rc::clone(&accept)));
     }
     Ok(())
 }
@@ -197,11 +193,7 @@ impl Accept for Clients {
             return;
         };
         counters.accepted.add(1);
-        handle.push(Event::Opened {
-            conn,
-            port: self.port,
-            peer,
-        });
+        handle.push(Event::Opened { conn, port: self.port, peer });
         rt::spawn(conn::read(handle.clone(), conn, read));
     }
 }

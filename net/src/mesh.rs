@@ -27,11 +27,7 @@ pub struct MeshSettings {
 
 impl Default for MeshSettings {
     fn default() -> Self {
-        Self {
-            cell_count: 4096,
-            backlog_count_max: 16_384,
-            take_count_max: 1024,
-        }
+        Self { cell_count: 4096, backlog_count_max: 16_384, take_count_max: 1024 }
     }
 }
 
@@ -200,32 +196,17 @@ mod tests {
     use crate::counters::Counters;
 
     fn envelope(number: u64) -> Envelope {
-        Envelope::Kick {
-            conn: ConnId(number),
-            text: None,
-        }
+        Envelope::Kick { conn: ConnId(number), text: None }
     }
 
     fn number(envelope: &Envelope) -> u64 {
-        if let Envelope::Kick { conn, .. } = envelope {
-            conn.0
-        } else {
-            u64::MAX
-        }
+        if let Envelope::Kick { conn, .. } = envelope { conn.0 } else { u64::MAX }
     }
 
     fn meshes(count: usize, cell_count: usize) -> Vec<Mesh> {
-        let wakers: Vec<ShardWaker> = (0..count)
-            .map(|_| ShardWaker::new(Arc::new(Counters::default())).unwrap())
-            .collect();
-        mesh(
-            &wakers,
-            MeshSettings {
-                cell_count,
-                backlog_count_max: 10,
-                take_count_max: 3,
-            },
-        )
+        let wakers: Vec<ShardWaker> =
+            (0..count).map(|_| ShardWaker::new(Arc::new(Counters::default())).unwrap()).collect();
+        mesh(&wakers, MeshSettings { cell_count, backlog_count_max: 10, take_count_max: 3 })
     }
 
     fn taken(mesh: &mut Mesh) -> Vec<u64> {
@@ -258,14 +239,8 @@ mod tests {
     #[test]
     fn an_envelope_for_nobody_comes_back() {
         let mut meshes = meshes(2, 4);
-        assert_eq!(
-            number(&meshes[0].send(ShardId(0), envelope(1)).unwrap_err()),
-            1
-        );
-        assert_eq!(
-            number(&meshes[0].send(ShardId(7), envelope(2)).unwrap_err()),
-            2
-        );
+        assert_eq!(number(&meshes[0].send(ShardId(0), envelope(1)).unwrap_err()), 1);
+        assert_eq!(number(&meshes[0].send(ShardId(7), envelope(2)).unwrap_err()), 2);
     }
 
     #[test]
@@ -275,11 +250,7 @@ mod tests {
             for to in 0..3_u16 {
                 if from != to {
                     let n = u64::from(from * 10 + to);
-                    assert!(
-                        meshes[usize::from(from)]
-                            .send(ShardId(to), envelope(n))
-                            .is_ok()
-                    );
+                    assert!(meshes[usize::from(from)].send(ShardId(to), envelope(n)).is_ok());
                 }
             }
             meshes[usize::from(from)].publish();

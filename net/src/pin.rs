@@ -12,11 +12,7 @@ pub fn allowed_cpus() -> io::Result<Vec<usize>> {
 /// How many shards a node has unless configured: one per CPU; from four on, one CPU is left to the
 /// lanes (design.md §1). At least 1.
 pub fn shard_count_default(cpu_count: usize) -> u16 {
-    let count = if cpu_count >= 4 {
-        cpu_count - 1
-    } else {
-        cpu_count.max(1)
-    };
+    let count = if cpu_count >= 4 { cpu_count - 1 } else { cpu_count.max(1) };
     u16::try_from(count).unwrap_or(u16::MAX).min(1 << 10)
 }
 
@@ -26,11 +22,7 @@ pub(crate) fn plan(cpus: &[usize], shard_count: u16) -> Vec<usize> {
     cpus.iter()
         .copied()
         .cycle()
-        .take(if cpus.is_empty() {
-            0
-        } else {
-            usize::from(shard_count)
-        })
+        .take(if cpus.is_empty() { 0 } else { usize::from(shard_count) })
         .collect()
 }
 
@@ -54,10 +46,7 @@ mod tests {
 
     #[test]
     fn one_cpu_is_left_to_the_lanes_from_four_on() {
-        assert_eq!(
-            [0, 1, 2, 3, 4, 16].map(shard_count_default),
-            [1, 1, 2, 3, 3, 15]
-        );
+        assert_eq!([0, 1, 2, 3, 4, 16].map(shard_count_default), [1, 1, 2, 3, 3, 15]);
     }
 
     #[test]

@@ -76,23 +76,16 @@ pub enum ProbeError {
 pub fn probe(choice: DriverChoice) -> Result<Probe, ProbeError> {
     let found = match choice {
         DriverChoice::Epoll => {
-            return Ok(Probe {
-                kind: DriverKind::Epoll,
-                reason: None,
-            });
+            return Ok(Probe { kind: DriverKind::Epoll, reason: None });
         }
         DriverChoice::Auto | DriverChoice::IoUring => try_io_uring(choice),
     };
     match (found, choice) {
-        (Ok(()), _) => Ok(Probe {
-            kind: DriverKind::IoUring,
-            reason: None,
-        }),
+        (Ok(()), _) => Ok(Probe { kind: DriverKind::IoUring, reason: None }),
         (Err(reason), DriverChoice::IoUring) => Err(ProbeError::Unavailable(reason)),
-        (Err(reason), DriverChoice::Auto | DriverChoice::Epoll) => Ok(Probe {
-            kind: DriverKind::Epoll,
-            reason: Some(reason),
-        }),
+        (Err(reason), DriverChoice::Auto | DriverChoice::Epoll) => {
+            Ok(Probe { kind: DriverKind::Epoll, reason: Some(reason) })
+        }
     }
 }
 
@@ -124,14 +117,8 @@ mod tests {
     #[test]
     fn the_setting_has_three_values() {
         assert_eq!("auto".parse::<DriverChoice>().unwrap(), DriverChoice::Auto);
-        assert_eq!(
-            "epoll".parse::<DriverChoice>().unwrap(),
-            DriverChoice::Epoll
-        );
-        assert_eq!(
-            "io_uring".parse::<DriverChoice>().unwrap(),
-            DriverChoice::IoUring
-        );
+        assert_eq!("epoll".parse::<DriverChoice>().unwrap(), DriverChoice::Epoll);
+        assert_eq!("io_uring".parse::<DriverChoice>().unwrap(), DriverChoice::IoUring);
         assert!("kqueue".parse::<DriverChoice>().is_err());
     }
 

@@ -55,11 +55,6 @@ pub(crate) fn spawn(future: impl Future<Output = ()> + 'static) {
     drop(monoio::spawn(future));
 }
 
-/// The driver that this thread's runtime uses.
-pub(crate) fn is_epoll() -> bool {
-    monoio::utils::is_legacy()
-}
-
 /// The reading end of a connection.
 pub(crate) struct ReadHalf(OwnedReadHalf<TcpStream>);
 
@@ -69,19 +64,22 @@ pub(crate) struct WriteHalf(OwnedWriteHalf<TcpStream>);
 /// Takes a connection apart. Each half may be used while an operation of the other is under way.
 pub(crate) fn split(stream: TcpStream) -> (ReadHalf, WriteHalf) {
     let shared = Rc::new(UnsafeCell::new(stream));
-    (
-        ReadHalf(OwnedReadHalf(Rc::clone(&shared))),
-        WriteHalf(OwnedWriteHalf(shared)),
-    )
+    (ReadHalf(OwnedReadHalf(Rc::clone(&shared))), WriteHalf(OwnedWriteHalf(shared)))
 }
 
 impl ReadHalf {
     /// Reads into a buffer that the operation owns meanwhile.
-    pub(crate) fn read<T: IoBufMut>(
+    pub(crate) fn read(
         &mut self,
-        buffer: T,
-    ) -> impl Future<Output = BufResult<usize, T>> {
+        buffer: Vec<u8>,
+    ) -> impl Future<Output = BufResult<usize, Vec<u8>>> {
         self.0.read(buffer)
+    }
+
+    /// Reads into the buffer that all connections of a shard share: waiting holds no buffer.
+    /// When it returns `size`, the bytes stand in the buffer until the caller's next await.
+    pub(crate) async fn read_shared(&mut self, buffer: &SharedBuffer) -> io::Result<usize> {
+        self.0.read(SharedBuffer(Rc::clone(&buffer.0))).await.0
     }
 
     /// Waits until there are bytes or the end. Holds no buffer.
@@ -93,6 +91,50 @@ impl ReadHalf {
         let stream: &TcpStream = unsafe { &*self.0.0.get() };
         stream.readable(false).await
     }
+}
+
+/// One buffer for all connections of a shard. Exists on epoll only, where monoio receives in the
+/// moment in which the reading task runs, and never behind its back.
+pub(crate) struct SharedBuffer(Rc<UnsafeCell<Box<[u8]>>>);
+
+impl SharedBuffer {
+    /// `None` on io_uring, where the kernel writes whenever it likes.
+    pub(crate) fn new(kind: DriverKind, size: usize) -> Option<Self> {
+        match kind {
+            DriverKind::IoUring => None,
+            DriverKind::Epoll => {
+                let bytes = vec![0; size].into_boxed_slice();
+                Some(Self(Rc::new(UnsafeCell::new(bytes))))
+            }
+        }
+    }
+
+    /// Looks at the first `size` bytes.
+    #[expect(unsafe_code, reason = "the cell is shared with reads that wait")]
+    pub(crate) fn with<T>(&self, size: usize, look: impl FnOnce(&[u8]) -> T) -> T {
+        // SAFETY: the cell is !Sync, so only this thread gets here. Nothing writes to it but a
+        // `recv` in a poll of a reading task, and `look` polls nothing.
+        let bytes: &[u8] = unsafe { &*self.0.get() };
+        look(bytes.get(..size).unwrap_or_default())
+    }
+}
+
+// SAFETY: the pointer is to a box that lives as long as this clone of the Rc and never moves, all
+// of it is initialised, and on epoll (the only driver on which a value exists) monoio writes
+// through it in its poll only, when nobody looks (see `with`).
+#[expect(unsafe_code, reason = "the trait promises a stable address")]
+unsafe impl IoBufMut for SharedBuffer {
+    fn write_ptr(&mut self) -> *mut u8 {
+        // SAFETY: as above; the reference ends here.
+        unsafe { &mut *self.0.get() }.as_mut_ptr()
+    }
+
+    fn bytes_total(&mut self) -> usize {
+        // SAFETY: as above; the reference ends here.
+        unsafe { &*self.0.get() }.len()
+    }
+
+    unsafe fn set_init(&mut self, _: usize) {}
 }
 
 impl AsRawFd for ReadHalf {

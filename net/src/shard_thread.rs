@@ -143,10 +143,9 @@ where
                 let run = std::panic::AssertUnwindSafe(|| seed.run(mesh, make));
                 let end = match std::panic::catch_unwind(run) {
                     Ok(result) => result.map_err(|source| ShardError::Start { shard, source }),
-                    Err(panic) => Err(ShardError::Panicked {
-                        shard,
-                        text: text_of(panic.as_ref()),
-                    }),
+                    Err(panic) => {
+                        Err(ShardError::Panicked { shard, text: text_of(panic.as_ref()) })
+                    }
                 };
                 // Nobody listens any more when the process is ending already.
                 let _ = sender.send((shard, end));
@@ -154,13 +153,7 @@ where
             .map_err(|source| ShardError::Start { shard, source })?;
         threads.push(thread);
     }
-    Ok(Shards {
-        threads,
-        ends,
-        stop,
-        wakers,
-        counters,
-    })
+    Ok(Shards { threads, ends, stop, wakers, counters })
 }
 
 /// What a thread needs to make its context.
@@ -194,7 +187,14 @@ impl Seed {
             shard_count: self.shard_count,
             cpu: self.cpu,
             driver: self.driver,
-            handle: Handle::new(self.shard, self.net, self.counters, waker, self.origin),
+            handle: Handle::new(
+                self.shard,
+                self.driver,
+                self.net,
+                self.counters,
+                waker,
+                self.origin,
+            ),
             stop: self.stop,
             mesh,
         };

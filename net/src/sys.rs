@@ -7,15 +7,11 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd},
+    os::fd::{FromRawFd, OwnedFd, RawFd},
 };
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// A new eventfd: not blocking, closed on exec, counter 0.
@@ -25,20 +21,6 @@ pub(crate) fn event_fd() -> io::Result<OwnedFd> {
         let fd = check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?;
         Ok(OwnedFd::from_raw_fd(fd))
     }
-}
-
-/// Receives what is there, without waiting, whether or not the socket is in blocking mode.
-pub(crate) fn recv_now(socket: &impl AsRawFd, buffer: &mut [u8]) -> io::Result<usize> {
-    // SAFETY: the buffer is valid for writes of its length for the whole call.
-    let received = unsafe {
-        libc::recv(
-            socket.as_raw_fd(),
-            buffer.as_mut_ptr().cast(),
-            buffer.len(),
-            libc::MSG_DONTWAIT,
-        )
-    };
-    usize::try_from(received).map_err(|_| io::Error::last_os_error())
 }
 
 /// Which directions [`shutdown`] ends.
@@ -67,15 +49,9 @@ pub(crate) fn affinity() -> io::Result<Vec<usize>> {
     // SAFETY: a cpu_set_t of zeros is the empty set, and the kernel writes at most its size.
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
-        check(libc::sched_getaffinity(
-            0,
-            size_of::<libc::cpu_set_t>(),
-            &raw mut set,
-        ))?;
+        check(libc::sched_getaffinity(0, size_of::<libc::cpu_set_t>(), &raw mut set))?;
         let size = usize::try_from(libc::CPU_SETSIZE).unwrap_or(0);
-        Ok((0..size)
-            .filter(|&cpu| libc::CPU_ISSET(cpu, &set))
-            .collect())
+        Ok((0..size).filter(|&cpu| libc::CPU_ISSET(cpu, &set)).collect())
     }
 }
 
@@ -85,11 +61,7 @@ pub(crate) fn set_affinity(cpu: usize) -> io::Result<()> {
     unsafe {
         let mut set: libc::cpu_set_t = std::mem::zeroed();
         libc::CPU_SET(cpu, &mut set);
-        check(libc::sched_setaffinity(
-            0,
-            size_of::<libc::cpu_set_t>(),
-            &raw const set,
-        ))?;
+        check(libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set))?;
     }
     Ok(())
 }

@@ -16,6 +16,15 @@ impl Writer {
         Self(Vec::with_capacity(size))
     }
 
+    /// Goes on after what is there.
+    pub(crate) fn over(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.0.len()
+    }
+
     pub(crate) fn u8(mut self, value: u8) -> Self {
         self.0.push(value);
         self
@@ -158,6 +167,11 @@ impl<'a> Cursor<'a> {
 
     pub(crate) fn slot(&mut self) -> Option<SlotId> {
         self.u16().map(SlotId)
+    }
+
+    /// Everything that is left, which stays.
+    pub(crate) fn peek(&self) -> &'a [u8] {
+        self.0
     }
 
     /// Everything that is left.

@@ -99,6 +99,11 @@ impl CompletionSender {
         self.0.id
     }
 
+    /// Whether both lead to the same queue.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+
     fn push(&self, completion: Completion) {
         // A shard that is gone wants no answer.
         let _ = self.0.queue.send(completion);
@@ -149,11 +154,7 @@ impl Answers {
     }
 
     fn touch(&mut self, sender: CompletionSender) {
-        if !self
-            .touched
-            .iter()
-            .any(|known| Arc::ptr_eq(&known.0, &sender.0))
-        {
+        if !self.touched.iter().any(|known| known.is_same(&sender)) {
             self.touched.push(sender);
         }
     }

@@ -40,6 +40,7 @@ mod keyspace;
 pub mod log;
 pub mod memory;
 pub mod state;
+mod storage;
 #[cfg(test)]
 mod testing;
 
@@ -49,9 +50,13 @@ pub use completion::{
 pub use error::{OpenError, StorageError};
 pub use log::{LogFull, LogLane, LogOptions, LogState, LogStorage, OnFatal};
 pub use memory::{MemoryLog, MemoryState};
-pub use state::{OnSynced, OpenedSlot, SnapshotReader, StateStorage};
+pub use state::{OnSynced, OpenedSlot, SnapshotReader, StateLane, StateOptions, StateStorage};
+pub use storage::{Storage, StorageOptions};
 
-/// The most payload that one [`Read::Messages`](jindou_core::row::Read::Messages) or one item of
-/// [`Read::Digests`](jindou_core::row::Read::Digests) brings, in bytes; a single message may be
-/// larger.
+/// The most that one [`Read::Messages`](jindou_core::row::Read::Messages) brings, in bytes of
+/// payload (and 64 per message); the first message may be larger.
 pub const MESSAGES_SIZE_MAX: usize = 16 << 20;
+
+/// The same for all messages of one [`Read::Digests`](jindou_core::row::Read::Digests): what does
+/// not fit is left out of the later digests.
+pub const DIGESTS_SIZE_MAX: usize = 64 << 20;

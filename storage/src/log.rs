@@ -1,7 +1,8 @@
 //! The log of all groups of a node: what it promises, whoever keeps it.
 
+mod index;
 mod lane;
-mod purge;
+mod recycler;
 mod store;
 
 use std::{fmt, ops::Range, sync::Arc};

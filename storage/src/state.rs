@@ -1,5 +1,13 @@
 //! The applied state of all slots of a node: what it promises, whoever keeps it.
 
+pub(crate) mod chunk;
+mod export;
+pub(crate) mod hash;
+mod install;
+mod lane;
+pub(crate) mod read;
+mod store;
+
 use std::{fmt, sync::Arc};
 
 use bytes::Bytes;
@@ -8,6 +16,7 @@ use jindou_core::{
     row::{Persist, Read, SlotRows},
 };
 
+pub use self::lane::{StateLane, StateOptions};
 use crate::completion::{CompletionSender, Done};
 
 /// Called from the lane's thread after the state was fsynced, with the last durable applied entry

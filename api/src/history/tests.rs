@@ -84,19 +84,8 @@ fn an_unused_channel_gives_an_empty_page() {
         (200, r#"{"start_message_seq":5,"end_message_seq":0,"more":0,"messages":[]}"#.to_owned())
     );
     let (target, asked) = empty.last_asked();
-    assert_eq!(target, Target::Id("b@a".into()).clone().min_by_person("a", "b"));
+    assert_eq!(target, Target::Id(jindou_core::id::person_channel("a", "b").into()));
     assert!(asked.contains("kind: 1"), "{asked}");
-}
-
-/// The person channel of two uids as a target, whichever hash is larger.
-trait MinByPerson {
-    fn min_by_person(self, a: &str, b: &str) -> Target;
-}
-
-impl MinByPerson for Target {
-    fn min_by_person(self, a: &str, b: &str) -> Target {
-        Target::Id(jindou_core::id::person_channel(a, b).into())
-    }
 }
 
 #[test]

@@ -59,7 +59,11 @@ fn main() {
         "written",
         "RSS MB"
     );
-    for (in_flight, per_entry) in [(1, 1), (1, 16), (64, 1), (64, 16), (1024, 1), (1024, 16)] {
+    let all = [(1, 1), (1, 16), (64, 1), (64, 16), (1024, 1), (1024, 16)];
+    for (in_flight, per_entry) in all {
+        if std::env::var("ONLY").is_ok_and(|only| only != format!("{in_flight}x{per_entry}")) {
+            continue;
+        }
         let path = dir.join(format!("log_bench-{}", std::process::id()));
         let _ = fs::remove_dir_all(&path);
         run(&kind, &path, in_flight, per_entry, seconds);
@@ -70,7 +74,13 @@ fn main() {
 fn open(kind: &str, path: &Path) -> Arc<dyn LogStorage> {
     match kind {
         "fjall" => {
-            let options = LogOptions::new(path.to_owned());
+            let mut options = LogOptions::new(path.to_owned());
+            if let Ok(mib) = std::env::var("GENERATION_MIB") {
+                options.generation_size_max = mib.parse::<u64>().unwrap() << 20;
+            }
+            if let Ok(mib) = std::env::var("MEMORY_MIB") {
+                options.memory_size_max = mib.parse::<u64>().unwrap() << 20;
+            }
             Arc::new(LogLane::open(&options, Arc::new(|e| panic!("{e}"))).unwrap())
         }
         "segments" => Arc::new(SegmentLog::open(path).unwrap()),

@@ -97,9 +97,9 @@ impl Lane {
             .read(true)
             .write(true)
             .open(self.path.join(format!("{}.seg", self.made)))?;
-        let zeros = vec![0u8; 1 << 20];
-        for place in 0..SEGMENT_SIZE >> 20 {
-            file.write_all_at(&zeros, place << 20)?;
+        let zeros = vec![0u8; 4 << 10];
+        for place in 0..SEGMENT_SIZE >> 12 {
+            file.write_all_at(&zeros, place << 12)?;
         }
         file.sync_all()?;
         Ok(file)

@@ -1,21 +1,28 @@
-//! `log_entry` (database `log/`) — the Raft entries of all groups.
+//! `log-<n>`, entries (database `log/`) — the Raft entries of all groups, in generations.
 //!
-//! key    group u16 | index u64      big-endian: a group's log is one range, in order
+//! key    1 u8 | group u16 | index u64      big-endian: a group's entries are one range, in order
 //! value  the entry as the caller wrote it, opaque here
-//! write  append, through the log lane, fsynced before it is answered
+//! write  append, through the log lane, fsynced before it is answered; a truncated entry is
+//!        removed by a tombstone, and its index may be written again, here or in a later generation
 //! read   at start, and for followers that are behind
-//! life   from append to purge. A truncated entry is removed by a tombstone and its key may be
-//!        written again. A purged one is not removed at all: reads begin after the purge mark
-//!        (keyspace `log_meta`), and compaction drops what lies below it.
+//! life   from append to purge. A purged entry is not removed: reads begin after the purge mark,
+//!        and the whole generation is cleared when nothing in it is above its group's mark.
+//!
+//! An index may stand in two generations when its group was idle and its entries were carried
+//! over; they are equal, and the later one counts.
 
 use crate::{codec::Cursor, error::StorageError};
 
-pub(crate) const NAME: &str = "log_entry";
+pub(crate) const NAME: &str = "log entry";
+const TAG: u8 = 1;
 
-pub(crate) fn key(group: u16, index: u64) -> [u8; 10] {
-    let mut key = [0; 10];
-    let (head, tail) = key.split_at_mut(2);
-    head.copy_from_slice(&group.to_be_bytes());
+pub(crate) type Key = [u8; 11];
+
+pub(crate) fn key(group: u16, index: u64) -> Key {
+    let mut key = [TAG; 11];
+    let (head, tail) = key.split_at_mut(3);
+    let (_, middle) = head.split_at_mut(1);
+    middle.copy_from_slice(&group.to_be_bytes());
     tail.copy_from_slice(&index.to_be_bytes());
     key
 }
@@ -23,6 +30,7 @@ pub(crate) fn key(group: u16, index: u64) -> [u8; 10] {
 pub(crate) fn parse_key(key: &[u8]) -> Result<(u16, u64), StorageError> {
     let parse = || {
         let mut key = Cursor::new(key);
+        key.version(TAG)?;
         let parts = (key.u16()?, key.u64()?);
         key.end().map(|()| parts)
     };

@@ -1,11 +1,11 @@
-//! `log_meta` (database `log/`) — what a group remembers beside its entries.
+//! `log-<n>`, meta rows (database `log/`) — what a group remembers beside its entries.
 //!
-//! key    group u16 | what u8: 0 vote, 1 committed, 2 purged
+//! key    2 u8 | group u16 | what u8: 0 vote, 1 committed, 2 purged
 //! value  version u8 = 1 | vote and committed: the caller's bytes (the rest), opaque here
 //!                         purged: index u64 | the caller's mark (the rest)
 //! write  votes and purge marks fsynced before they are answered, committed with whatever is
-//!        fsynced next
-//! read   at start                    life  as the group; overwritten
+//!        fsynced next; every generation begins with all rows of all groups
+//! read   at start, from the youngest generation      life  as the group; overwritten
 
 use bytes::Bytes;
 
@@ -14,7 +14,8 @@ use crate::{
     error::StorageError,
 };
 
-pub(crate) const NAME: &str = "log_meta";
+pub(crate) const NAME: &str = "log meta";
+const TAG: u8 = 2;
 const VERSION: u8 = 1;
 
 /// Which row of a group.
@@ -25,19 +26,23 @@ pub(crate) enum What {
     Purged,
 }
 
-pub(crate) fn key(group: u16, what: What) -> [u8; 3] {
+/// The range of all rows.
+pub(crate) const ROWS: std::ops::Range<[u8; 1]> = [TAG]..[TAG + 1];
+
+pub(crate) fn key(group: u16, what: What) -> [u8; 4] {
     let [high, low] = group.to_be_bytes();
     let what = match what {
         What::Vote => 0,
         What::Committed => 1,
         What::Purged => 2,
     };
-    [high, low, what]
+    [TAG, high, low, what]
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(u16, What), StorageError> {
     let parse = || {
         let mut key = Cursor::new(key);
+        key.version(TAG)?;
         let group = key.u16()?;
         let what = match key.u8()? {
             0 => What::Vote,

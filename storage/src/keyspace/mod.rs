@@ -11,6 +11,7 @@ pub(crate) mod device;
 pub(crate) mod install;
 pub(crate) mod list;
 pub(crate) mod log_entry;
+pub(crate) mod log_generation;
 pub(crate) mod log_meta;
 pub(crate) mod message;
 pub(crate) mod outbox;

@@ -30,9 +30,12 @@ pub struct LogOptions {
     pub path: PathBuf,
     /// Bytes of entries that may wait in the lane's queue before [`LogFull`]. Default 64 MiB.
     pub queue_size_max: usize,
-    /// The size at which a memtable is sealed and flushed. Default 32 MiB: twice as much is held
-    /// in memory under load, and replayed at a restart.
-    pub memtable_size_max: u64,
+    /// The size of a generation of the log, after which the next keyspace is begun. Default
+    /// 16 MiB.
+    pub generation_size_max: u64,
+    /// How many bytes of entries may be in memory before old generations are flushed. Default
+    /// 96 MiB, reached only while purging lags that far behind; a restart replays as much.
+    pub memory_size_max: u64,
     /// Block cache. The log is read from memory or not at all. Default 4 MiB.
     pub cache_size: u64,
 }
@@ -43,7 +46,8 @@ impl LogOptions {
         Self {
             path,
             queue_size_max: 64 << 20,
-            memtable_size_max: 32 << 20,
+            generation_size_max: 16 << 20,
+            memory_size_max: 96 << 20,
             cache_size: 4 << 20,
         }
     }
@@ -86,6 +90,7 @@ enum Request {
         tail_size_max: usize,
         done: Done,
     },
+    Stop,
 }
 
 #[derive(Default)]
@@ -95,13 +100,12 @@ struct Shared {
     committed: Mutex<BTreeMap<u16, Bytes>>,
 }
 
-/// The log lane: see [`LogStorage`]. Dropping it ends the thread after everything that was handed
-/// over has been answered, and closes the database.
+/// The log lane: see [`LogStorage`].
 pub struct LogLane {
-    queue: Option<flume::Sender<Request>>,
+    queue: flume::Sender<Request>,
     queue_size_max: usize,
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<()>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl LogLane {
@@ -118,6 +122,7 @@ impl LogLane {
             on_fatal,
             waiting: None,
             failure: None,
+            stopped: false,
             answers: Answers::default(),
         };
         let thread = Builder::new()
@@ -125,17 +130,24 @@ impl LogLane {
             .spawn(move || lane.run())
             .map_err(|source| OpenError::Thread { source })?;
         Ok(Self {
-            queue: Some(queue),
+            queue,
             queue_size_max: options.queue_size_max,
             shared,
-            thread: Some(thread),
+            thread: Mutex::new(Some(thread)),
         })
     }
 
+    /// Ends the thread after what was handed over so far, and closes the database. Later requests
+    /// are answered [`StorageError::Closed`].
+    pub fn stop(&self) {
+        let _ = self.queue.send(Request::Stop);
+        if let Some(thread) = lock(&self.thread).take() {
+            let _ = thread.join();
+        }
+    }
+
     fn send(&self, request: Request) {
-        if let Some(Err(flume::SendError(request))) =
-            self.queue.as_ref().map(|queue| queue.send(request))
-        {
+        if let Err(flume::SendError(request)) = self.queue.send(request) {
             request.refuse();
         }
     }
@@ -204,26 +216,26 @@ impl LogStorage for LogLane {
 
 impl Drop for LogLane {
     fn drop(&mut self) {
-        self.queue = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.stop();
     }
 }
 
 impl Request {
     fn refuse(self) {
-        self.into_done().answer(Err(StorageError::Closed));
+        if let Some(done) = self.into_done() {
+            done.answer(Err(StorageError::Closed));
+        }
     }
 
-    fn into_done(self) -> Done {
+    fn into_done(self) -> Option<Done> {
         match self {
             Self::Append { done, .. }
             | Self::Vote { done, .. }
             | Self::Truncate { done, .. }
             | Self::Purge { done, .. }
             | Self::Read { done, .. }
-            | Self::Load { done, .. } => done,
+            | Self::Load { done, .. } => Some(done),
+            Self::Stop => None,
         }
     }
 }
@@ -237,6 +249,7 @@ struct Lane {
     /// A request that has to wait for the commit of those before it.
     waiting: Option<Request>,
     failure: Option<StorageError>,
+    stopped: bool,
     answers: Answers,
 }
 
@@ -253,8 +266,11 @@ impl Lane {
         self.close();
     }
 
-    /// The next request, waiting for it; `None` when all handles are gone.
+    /// The next request, waiting for it; `None` when there will be none.
     fn next(&mut self) -> Option<Request> {
+        if self.stopped {
+            return None;
+        }
         match self.waiting.take() {
             Some(request) => Some(request),
             None => self.requests.recv().ok(),
@@ -263,9 +279,16 @@ impl Lane {
 
     /// Takes everything that waits, commits it at once and answers it all.
     fn drain(&mut self, first: Request) {
-        let mut batch = self.store.batch();
         let mut done = Vec::new();
         let mut size = 0;
+        let mut batch = match self.store.batch() {
+            Ok(batch) => batch,
+            Err(e) => {
+                self.poison(&e, done);
+                self.fail(first);
+                return;
+            }
+        };
         let mut next = Some(first);
         while let Some(request) = next {
             if !batch.admits(&request.touches()) {
@@ -274,12 +297,12 @@ impl Lane {
                 break;
             }
             size += self.perform(request, &mut batch, &mut done);
-            if size >= BATCH_SIZE_MAX {
+            if size >= BATCH_SIZE_MAX || self.stopped {
                 break;
             }
             next = self.requests.try_recv().ok();
         }
-        if !done.is_empty() {
+        if !done.is_empty() || !batch.is_empty() {
             self.commit(batch, done);
         }
         self.shared.queue_size.fetch_sub(size, Ordering::Relaxed);
@@ -289,6 +312,7 @@ impl Lane {
     fn perform(&mut self, request: Request, batch: &mut Batch, done: &mut Vec<Done>) -> usize {
         let mut size = 0;
         match request {
+            Request::Stop => self.stopped = true,
             Request::Append {
                 group,
                 entries,
@@ -313,10 +337,10 @@ impl Lane {
                 group,
                 index,
                 done: to,
-            } => match self.store.truncate(group, index, batch) {
-                Ok(()) => done.push(to),
-                Err(e) => self.answers.push(to, Err(e)),
-            },
+            } => {
+                self.store.truncate(group, index, batch);
+                done.push(to);
+            }
             Request::Purge {
                 group,
                 index,
@@ -332,7 +356,7 @@ impl Lane {
                 size_max,
                 done: to,
             } => {
-                let entries = self.store.read(group, range, size_max);
+                let entries = self.store.read(group, &range, size_max);
                 self.answers.push(to, entries.map(Outcome::Entries));
             }
             Request::Load {
@@ -366,35 +390,45 @@ impl Lane {
                     self.answers.push(done, Ok(Outcome::Done));
                 }
             }
-            Err(e) => {
-                let failure = StorageError::Poisoned {
-                    database: "log",
-                    reason: e.to_string().into(),
-                };
-                tracing::error!("{failure}");
-                // First the process learns that it must stop, then anyone that something failed.
-                (self.on_fatal)(&failure);
-                for done in done {
-                    self.answers.push(done, Err(failure.clone()));
-                }
-                self.failure = Some(failure);
-            }
+            Err(e) => self.poison(&e, done),
         }
+    }
+
+    fn poison(&mut self, e: &fjall::Error, done: Vec<Done>) {
+        let failure = StorageError::Poisoned {
+            database: "log",
+            reason: e.to_string().into(),
+        };
+        tracing::error!("{failure}");
+        // First the process learns that it must stop, then anyone that something failed.
+        (self.on_fatal)(&failure);
+        for done in done {
+            self.answers.push(done, Err(failure.clone()));
+        }
+        self.failure = Some(failure);
     }
 
     fn fail(&mut self, request: Request) {
         if let Request::Append { size, .. } = &request {
             self.shared.queue_size.fetch_sub(*size, Ordering::Relaxed);
         }
-        if let Some(failure) = self.failure.clone() {
-            self.answers.push(request.into_done(), Err(failure));
+        if matches!(request, Request::Stop) {
+            self.stopped = true;
+        }
+        if let (Some(failure), Some(done)) = (self.failure.clone(), request.into_done()) {
+            self.answers.push(done, Err(failure));
         }
     }
 
     fn close(&mut self) {
         if self.failure.is_none() {
-            let batch = self.store.batch();
-            self.commit(batch, Vec::new());
+            match self.store.batch() {
+                Ok(batch) => self.commit(batch, Vec::new()),
+                Err(e) => self.poison(&e, Vec::new()),
+            }
+        }
+        for request in self.requests.drain() {
+            request.refuse();
         }
     }
 }
@@ -413,7 +447,7 @@ impl Request {
     fn touches(&self) -> Touch {
         match self {
             Self::Append { group, .. } => Touch::Append(*group),
-            Self::Vote { .. } | Self::Purge { .. } => Touch::Nothing,
+            Self::Vote { .. } | Self::Purge { .. } | Self::Stop => Touch::Nothing,
             Self::Truncate { group, .. } | Self::Read { group, .. } | Self::Load { group, .. } => {
                 Touch::Look(*group)
             }

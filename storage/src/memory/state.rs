@@ -19,16 +19,36 @@ use jindou_core::{
 
 use super::lock;
 use crate::{
-    MESSAGES_SIZE_MAX,
+    DIGESTS_SIZE_MAX, MESSAGES_SIZE_MAX,
     completion::{Answers, CompletionSender, Done, Outcome},
     error::StorageError,
-    state::{OpenedSlot, StateStorage},
+    keyspace::{self, RawRow, Stored},
+    state::{
+        OpenedSlot, SnapshotReader, StateStorage,
+        chunk::{self, ChunkWriter},
+        hash::StateHash,
+        read::Budget,
+    },
 };
 
 /// A [`StateStorage`] in memory. Everything is taken over at once.
 #[derive(Default)]
 pub struct MemoryState {
-    inner: Mutex<BTreeMap<SlotId, Slot>>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    slots: BTreeMap<SlotId, Slot>,
+    installs: BTreeMap<SlotId, Install>,
+}
+
+/// A snapshot that is being received.
+#[derive(Default)]
+struct Install {
+    slot: Slot,
+    chunk_count: u32,
+    complete: bool,
 }
 
 #[derive(Clone, Default)]
@@ -41,7 +61,7 @@ struct Slot {
     infos: BTreeMap<ChannelId, ChannelInfo>,
     lists: BTreeMap<(ChannelId, List), BTreeMap<Name, i64>>,
     devices: BTreeMap<Name, BTreeMap<u8, Device>>,
-    conversations: BTreeMap<Name, BTreeMap<ChannelId, Conversation>>,
+    conversations: BTreeMap<Name, BTreeMap<(u8, Name), Conversation>>,
     dedupe: BTreeMap<u64, Vec<DedupeRecord>>,
     outbox: BTreeMap<(SlotId, u64), Bytes>,
     received: BTreeMap<SlotId, u64>,
@@ -101,10 +121,10 @@ impl Slot {
                 uid,
                 channel,
                 conversation,
-            } => set(
-                self.conversations.entry(uid).or_default().entry(channel),
-                conversation,
-            ),
+            } => {
+                let of_user = self.conversations.entry(uid).or_default();
+                set(of_user.entry((channel.kind, channel.id)), conversation);
+            }
             Row::Dedupe { index, records } => set(self.dedupe.entry(index), records),
             Row::Outbox {
                 target,
@@ -158,36 +178,27 @@ impl Slot {
         (first, last): (u64, u64),
         count_max: usize,
         from_start: bool,
+        budget: &mut Budget,
     ) -> Vec<SharedMessage> {
         let Some(history) = self.messages.get(channel).filter(|_| first <= last) else {
             return Vec::new();
         };
-        let mut size = 0usize;
-        let mut room = |message: &SharedMessage| {
-            let before = size;
-            size = size.saturating_add(message.payload.len());
-            before == 0 || size <= MESSAGES_SIZE_MAX
-        };
         let range = history.range(first..=last).map(|(_, message)| message);
+        let fits = |message: &&SharedMessage| budget.take(message.payload.len());
         if from_start {
-            let cut = range.take(count_max).take_while(|m| room(m));
-            cut.cloned().collect()
+            range.take(count_max).take_while(fits).cloned().collect()
         } else {
-            let cut = range.rev().take(count_max).take_while(|m| room(m));
+            let cut = range.rev().take(count_max).take_while(fits);
             let mut messages: Vec<_> = cut.cloned().collect();
             messages.reverse();
             messages
         }
     }
 
-    fn digest(&self, uid: &Name, query: &DigestQuery) -> Digest {
+    fn digest(&self, uid: &Name, query: &DigestQuery, budget: &mut Budget) -> Digest {
         let channel = &query.channel;
-        let mut recents = self.messages(
-            channel,
-            (query.after.saturating_add(1), u64::MAX),
-            query.count_max,
-            false,
-        );
+        let range = (query.after.saturating_add(1), u64::MAX);
+        let mut recents = self.messages(channel, range, query.count_max, false, budget);
         recents.reverse();
         Digest {
             last_seq: self.last_seq(channel),
@@ -198,6 +209,87 @@ impl Slot {
                 .unwrap_or_default(),
             recents,
         }
+    }
+
+    /// Every row as it would be stored, in the order of tables and keys.
+    fn raw_rows(&self, slot: SlotId) -> Result<Vec<RawRow>, StorageError> {
+        let messages = self.messages.values().flat_map(BTreeMap::values);
+        let rows = messages
+            .map(|message| Row::Message(message.clone()))
+            .chain(self.sent.iter().map(|((channel, uid), seq)| Row::Sent {
+                channel: channel.clone(),
+                uid: uid.clone(),
+                seq: *seq,
+            }))
+            .chain(self.infos.iter().map(|(channel, info)| Row::Info {
+                channel: channel.clone(),
+                info: *info,
+            }))
+            .chain(self.lists.iter().flat_map(|((channel, list), items)| {
+                items.iter().map(|(uid, added_ms)| Row::ListItem {
+                    channel: channel.clone(),
+                    list: *list,
+                    uid: uid.clone(),
+                    added_ms: Some(*added_ms),
+                })
+            }))
+            .chain(self.devices.iter().flat_map(|(uid, devices)| {
+                devices.iter().map(|(device_flag, device)| Row::Device {
+                    uid: uid.clone(),
+                    device_flag: *device_flag,
+                    device: device.clone(),
+                })
+            }))
+            .chain(self.conversations.iter().flat_map(|(uid, rows)| {
+                rows.iter().map(|((kind, id), row)| Row::Conversation {
+                    uid: uid.clone(),
+                    channel: ChannelId::new(id.clone(), *kind),
+                    conversation: Some(*row),
+                })
+            }))
+            .chain(self.dedupe.iter().map(|(index, records)| Row::Dedupe {
+                index: *index,
+                records: Some(records.clone()),
+            }))
+            .chain(self.outbox.iter().map(|(key, changes)| Row::Outbox {
+                target: key.0,
+                index: key.1,
+                changes: Some(changes.clone()),
+            }))
+            .chain(self.received.iter().map(|(source, index)| Row::Received {
+                source: *source,
+                index: *index,
+            }))
+            .chain(self.cluster.iter().map(|(key, value)| Row::ClusterKey {
+                key: key.clone(),
+                value: value.clone(),
+            }))
+            .chain(self.membership.clone().map(Row::Membership));
+        let mut raw: Vec<RawRow> = rows
+            .map(|row| keyspace::encode(slot, &row))
+            .collect::<Result<_, _>>()?;
+        raw.extend(self.applied.map(|at| keyspace::encode_applied(slot, at)));
+        raw.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+        Ok(raw)
+    }
+
+    fn chunks(&self, slot: SlotId) -> Result<Vec<Bytes>, StorageError> {
+        let mut writer = ChunkWriter::new(slot);
+        let mut chunks = Vec::new();
+        for row in self.raw_rows(slot)? {
+            let value = row.value.unwrap_or_default();
+            chunks.extend(writer.add(row.table, &row.key, &value));
+        }
+        chunks.push(writer.finish());
+        Ok(chunks)
+    }
+
+    fn hash(&self, slot: SlotId) -> Result<u128, StorageError> {
+        let mut hash = StateHash::default();
+        for row in self.raw_rows(slot)? {
+            hash.add(row.table, &row.key, &row.value.unwrap_or_default());
+        }
+        Ok(hash.finish())
     }
 
     fn read(&self, read: Read) -> Rows {
@@ -218,7 +310,11 @@ impl Slot {
                 conversations: self
                     .conversations
                     .get(&uid)
-                    .map(|rows| rows.clone().into_iter().collect())
+                    .map(|rows| {
+                        rows.iter()
+                            .map(|((kind, id), row)| (ChannelId::new(id.clone(), *kind), *row))
+                            .collect()
+                    })
                     .unwrap_or_default(),
             }),
             Read::Messages {
@@ -227,11 +323,60 @@ impl Slot {
                 last,
                 count_max,
                 from_start,
-            } => Rows::Messages(self.messages(&channel, (first, last), count_max, from_start)),
+            } => {
+                let mut budget = Budget::new(MESSAGES_SIZE_MAX);
+                let range = (first, last);
+                Rows::Messages(self.messages(&channel, range, count_max, from_start, &mut budget))
+            }
             Read::Digests { uid, items } => {
-                Rows::Digests(items.iter().map(|item| self.digest(&uid, item)).collect())
+                let mut budget = Budget::new(DIGESTS_SIZE_MAX);
+                let digests = items.iter();
+                Rows::Digests(
+                    digests
+                        .map(|item| self.digest(&uid, item, &mut budget))
+                        .collect(),
+                )
             }
         }
+    }
+}
+
+impl Inner {
+    /// The slot, empty if nothing is known of it.
+    fn slot(&self, slot: SlotId) -> Slot {
+        self.slots.get(&slot).cloned().unwrap_or_default()
+    }
+
+    fn take_chunk(&mut self, slot: SlotId, bytes: &[u8]) -> Result<(), StorageError> {
+        let refused = |reason: &str| StorageError::Chunk(reason.into());
+        let mut install = self
+            .installs
+            .remove(&slot)
+            .ok_or_else(|| refused("no install of the slot was begun"))?;
+        if install.complete {
+            return Err(refused("after the last one"));
+        }
+        let parsed = chunk::parse(bytes, slot, install.chunk_count)?;
+        for row in parsed.rows {
+            match row.stored {
+                Stored::Row(row) => install.slot.perform(row),
+                Stored::Applied(applied) => install.slot.applied = Some(applied),
+            }
+        }
+        install.chunk_count += 1;
+        install.complete = parsed.last;
+        self.installs.insert(slot, install);
+        Ok(())
+    }
+
+    fn end_install(&mut self, slot: SlotId) -> Result<OpenedSlot, StorageError> {
+        let install = self.installs.remove(&slot);
+        let Some(install) = install.filter(|install| install.complete) else {
+            return Err(StorageError::Chunk("the last one is missing".into()));
+        };
+        let opened = install.slot.opened();
+        self.slots.insert(slot, install.slot);
+        Ok(opened)
     }
 }
 
@@ -246,8 +391,8 @@ impl StateStorage for MemoryState {
     fn persist(&self, persist: Persist, from: &CompletionSender) {
         let size = Outbox::persist_size(&persist);
         {
-            let mut slots = lock(&self.inner);
-            let slot = slots.entry(persist.slot).or_default();
+            let mut inner = lock(&self.inner);
+            let slot = inner.slots.entry(persist.slot).or_default();
             for row in persist.rows {
                 slot.perform(row);
             }
@@ -259,7 +404,7 @@ impl StateStorage for MemoryState {
     }
 
     fn read(&self, slot: SlotId, read: Read, done: Done) {
-        let rows = match lock(&self.inner).get(&slot) {
+        let rows = match lock(&self.inner).slots.get(&slot) {
             Some(slot) => slot.read(read),
             None => Slot::default().read(read),
         };
@@ -267,36 +412,43 @@ impl StateStorage for MemoryState {
     }
 
     fn open_slot(&self, slot: SlotId, done: Done) {
-        let opened = lock(&self.inner)
-            .get(&slot)
-            .map(Slot::opened)
-            .unwrap_or_default();
+        let opened = lock(&self.inner).slot(slot).opened();
         done.answer(Ok(Outcome::Slot(Box::new(opened))));
     }
 
-    fn snapshot(&self, _slot: SlotId, done: Done) {
-        done.answer(Err(StorageError::Closed));
+    fn snapshot(&self, slot: SlotId, done: Done) {
+        let copy = lock(&self.inner).slot(slot);
+        let reader = copy.chunks(slot).map(|chunks| {
+            let mut chunks = chunks.into_iter();
+            let next = move |done: Done| done.answer(Ok(Outcome::Chunk(chunks.next())));
+            SnapshotReader::new(slot, copy.applied, copy.membership, Box::new(next))
+        });
+        done.answer(reader.map(Outcome::Snapshot));
     }
 
-    fn install_begin(&self, _slot: SlotId, done: Done) {
-        done.answer(Err(StorageError::Closed));
+    fn install_begin(&self, slot: SlotId, done: Done) {
+        lock(&self.inner).installs.insert(slot, Install::default());
+        done.answer(Ok(Outcome::Done));
     }
 
-    fn install_chunk(&self, _slot: SlotId, _chunk: Bytes, done: Done) {
-        done.answer(Err(StorageError::Closed));
+    fn install_chunk(&self, slot: SlotId, chunk: Bytes, done: Done) {
+        let result = lock(&self.inner).take_chunk(slot, &chunk);
+        done.answer(result.map(|()| Outcome::Done));
     }
 
-    fn install_end(&self, _slot: SlotId, done: Done) {
-        done.answer(Err(StorageError::Closed));
+    fn install_end(&self, slot: SlotId, done: Done) {
+        let result = lock(&self.inner).end_install(slot);
+        done.answer(result.map(|opened| Outcome::Slot(Box::new(opened))));
     }
 
-    fn hash(&self, _slot: SlotId, done: Done) {
-        done.answer(Err(StorageError::Closed));
+    fn hash(&self, slot: SlotId, done: Done) {
+        let result = lock(&self.inner).slot(slot).hash(slot);
+        done.answer(result.map(Outcome::Hash));
     }
 
     fn sync(&self, done: Done) {
         let mut moved = Vec::new();
-        for (id, slot) in lock(&self.inner).iter_mut() {
+        for (id, slot) in &mut lock(&self.inner).slots {
             if let Some(applied) = slot.applied.filter(|_| slot.synced != slot.applied) {
                 slot.synced = Some(applied);
                 moved.push((*id, applied));

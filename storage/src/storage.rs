@@ -1,0 +1,84 @@
+//! Opens a node's data directory with both databases.
+
+use std::{path::PathBuf, sync::Arc, thread};
+
+use jindou_core::id::NodeId;
+
+use crate::{
+    dir::DataDir,
+    error::OpenError,
+    log::{LogLane, LogOptions, LogStorage, OnFatal},
+    state::{OnSynced, StateLane, StateOptions, StateStorage},
+};
+
+/// What a node's storage needs to know.
+#[derive(Clone)]
+pub struct StorageOptions {
+    /// The data directory: missing, empty or ours.
+    pub path: PathBuf,
+    /// Whose data it is.
+    pub node: NodeId,
+    /// How many slots the cluster has; fixed for good.
+    pub slot_count: u16,
+    /// Called if a database fails, from its lane's thread. The process must stop acknowledging
+    /// and end.
+    pub on_fatal: OnFatal,
+    /// Called when applied positions have become durable, from the state lane's thread.
+    pub on_synced: OnSynced,
+}
+
+/// The open storage of a node. Holds the directory's lock.
+pub struct Storage {
+    log: Arc<LogLane>,
+    state: Arc<StateLane>,
+    dir: DataDir,
+}
+
+impl Storage {
+    /// Opens or makes the data directory, and starts the lanes. Databases recover side by side.
+    pub fn open(options: &StorageOptions) -> Result<Self, OpenError> {
+        let dir = DataDir::open(&options.path, options.node, options.slot_count)?;
+        let log_options = LogOptions::new(dir.log());
+        let state_options = StateOptions::new(dir.state(), dir.install());
+        let (log, state) = thread::scope(|scope| {
+            let log = scope.spawn(|| LogLane::open(&log_options, options.on_fatal.clone()));
+            let state = StateLane::open(
+                &state_options,
+                options.on_fatal.clone(),
+                options.on_synced.clone(),
+            );
+            (log.join(), state)
+        });
+        let log = log.map_err(|_| OpenError::Database {
+            path: dir.log(),
+            reason: "recovery panicked".into(),
+        })??;
+        Ok(Self {
+            log: Arc::new(log),
+            state: Arc::new(state?),
+            dir,
+        })
+    }
+
+    /// A handle of the log.
+    pub fn log(&self) -> Arc<dyn LogStorage> {
+        self.log.clone()
+    }
+
+    /// A handle of the state.
+    pub fn state(&self) -> Arc<dyn StateStorage> {
+        self.state.clone()
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &DataDir {
+        &self.dir
+    }
+
+    /// Performs what was handed over, makes the state durable and closes both databases. Handles
+    /// that are left answer [`StorageError::Closed`](crate::StorageError::Closed).
+    pub fn close(&self) {
+        self.state.stop();
+        self.log.stop();
+    }
+}

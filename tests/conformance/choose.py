@@ -1,0 +1,69 @@
+#!/usr/bin/env python3
+"""Writes holds.txt and later.txt: which scenarios the node must hold today, and what the others wait for.
+
+    choose.py            rewrite both lists from the scenarios
+    choose.py --check    exit 1 when a list is not what the scenarios say
+
+A scenario is in holds.txt when each of its requests goes to a route in ROUTES and it needs nothing of NOT_YET. To open a
+route, add it to ROUTES and run this file again; nothing is ever moved by hand.
+"""
+import json, pathlib, re, sys
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+# What the node serves: method and path on a port. Any method on these paths counts, refusals of a wrong method included.
+ROUTES = {
+    "api": """/health /route /route/batch /user/token /user/device_quit /user/onlinestatus /channel /channel/info /channel/delete
+        /channel/subscriber_add /channel/subscriber_remove /channel/blacklist_add /channel/blacklist_set /channel/blacklist_remove
+        /channel/whitelist_add /channel/whitelist_set /channel/whitelist_remove /message/send /message/sendbatch /channel/messagesync
+        /channel/max_message_seq /conversation/sync /conversations/clearUnread /conversations/setUnread /conversations/delete
+        /connz /conn/kick /conn/remove /varz""".split(),
+    "manager": ["/metrics"],
+    "demo": [],
+}
+
+
+def wants(scenario):
+    """What a scenario needs beside ROUTES, in the order of its steps; empty when it can be held today."""
+    out = []
+    if "datasource" in scenario or any("asked" in s for s in scenario["steps"]):
+        out.append("datasource calls")
+    if scenario.get("webhook") or any("hook" in s for s in scenario["steps"]):
+        out.append("webhooks")
+    for step in scenario["steps"]:
+        if "http" not in step:
+            continue
+        method, path = step["http"].split(" ", 1)
+        path, port = re.sub(r"\?.*", "", path), step.get("port", "api")
+        if path not in ROUTES[port]:
+            out.append(f"{method} {path}" + (f" on the {port} port" if port != "api" else ""))
+    return list(dict.fromkeys(out))
+
+
+def lists():
+    holds, later = [], []
+    for f in sorted((HERE / "scenarios").rglob("*.json")):
+        name = f.relative_to(HERE / "scenarios").with_suffix("").as_posix()
+        missing = wants(json.loads(f.read_text()))
+        if missing:
+            later.append(f"{name}: {', '.join(missing)}")
+        else:
+            holds.append(name)
+    head = "# Written by choose.py. "
+    return {"holds.txt": head + "Scenarios that the node must hold.\n" + "".join(x + "\n" for x in holds),
+            "later.txt": head + "Scenarios that wait, and for what.\n" + "".join(x + "\n" for x in later)}
+
+
+def main():
+    stale = [n for n, text in lists().items() if not (HERE / n).exists() or (HERE / n).read_text() != text]
+    if "--check" in sys.argv[1:]:
+        if stale:
+            sys.exit(f"{' and '.join(stale)} are not what the scenarios say: run choose.py")
+        return
+    for name, text in lists().items():
+        (HERE / name).write_text(text)
+        print(f"{name}: {text.count(chr(10)) - 1} scenarios")
+
+
+if __name__ == "__main__":
+    main()

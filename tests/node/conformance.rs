@@ -1,0 +1,30 @@
+//! Recorded v2.2.5 behaviour, played against the node by `tests/conformance/run.py`.
+
+use std::process::Command;
+
+use crate::programs::{python, repository};
+use crate::support::alone;
+
+#[test]
+fn every_scenario_of_the_list_holds() {
+    let python = python("venv-conformance", "tests/conformance/requirements.txt");
+    let _alone = alone();
+    let output = Command::new(python)
+        .arg(repository("tests/conformance/run.py"))
+        .args(["--bin", env!("CARGO_BIN_EXE_jindou"), "--jobs", "4", "--list"])
+        .arg(repository("tests/conformance/holds.txt"))
+        .output()
+        .unwrap();
+    let (out, err) =
+        (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    println!("{out}");
+    assert!(output.status.success(), "{out}{err}\nreplay: tests/conformance/README.md");
+}
+
+#[test]
+fn the_lists_of_scenarios_are_what_the_scenarios_say() {
+    let mut choose = Command::new("python3");
+    let output = choose.arg(repository("tests/conformance/choose.py")).arg("--check").output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}

@@ -1,0 +1,25 @@
+//! Black-box tests of the built node: every test starts processes of its own and speaks only the
+//! public protocol to them. See `tests/README.md`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    unreachable_pub,
+    reason = "a test stops at the first surprise"
+)]
+
+mod conformance;
+mod doors;
+mod durability;
+mod fsync;
+mod hostile;
+mod order;
+mod programs;
+mod restart;
+mod sdk;
+mod shim;
+mod support;
+mod workload;
