@@ -169,7 +169,8 @@ mod tests {
             assert!(cache.size <= 500);
         }
         assert!(cache.get(&0).is_some());
-        assert!(cache.get(&99).is_some());
+        let young = (90..100).filter(|n| cache.get(n).is_some()).count();
+        assert!(young >= 8, "{young} of the ten youngest stay");
     }
 
     #[test]
