@@ -9,7 +9,12 @@
 //! left, loads the log of every group and opens every slot. Once with 16 messages in an entry and
 //! once with one.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a measurement")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "a measurement"
+)]
 
 use std::{
     collections::BTreeMap,
