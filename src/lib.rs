@@ -1,7 +1,9 @@
-//! What the `jindou` binary is made of besides its wiring: the command line, the settings, the log.
+//! What the `jindou` binary is made of besides its wiring: the command line, the settings, the log,
+//! the node.
 //!
 //! It is a library so that tests can reach it; nothing else depends on it.
 
 pub mod cli;
 pub mod config;
 pub mod log;
+pub mod node;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use jindou::cli::{Cli, Command};
-use jindou::{config, log};
+use jindou::{config, log, node};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -42,7 +42,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             for door in config.open_doors() {
                 tracing::warn!("{door}");
             }
-            Ok(())
+            node::run(&config)
         }
     }
 }

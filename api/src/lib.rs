@@ -1,1 +1,48 @@
-//! The HTTP API.
+//! The HTTP API: what business back ends, operators and Prometheus ask of a node.
+//!
+//! This crate owns the routes, the JSON that goes in and out, and the composition of requests that
+//! concern several slots. It will never know a socket, a runtime, a store or another node: an HTTP
+//! request comes in as data ([`HttpRequest`]), the shard is asked through [`Node`], and the answer
+//! leaves as data ([`HttpResponse`]).
+//!
+//! ```text
+//!   HttpRequest ─► token ─► route ─► body ─► Request(s) ─► Node::ask ─► Reply ─► HttpResponse
+//!                  api.rs   routes.rs json/   a file per resource                 answer.rs
+//! ```
+//!
+//! A change is answered after its entry is committed and applied (G1, G7); a time-out is answered
+//! as such, because the change may still take effect.
+
+mod answer;
+mod api;
+mod channel;
+mod connection;
+mod conversation;
+mod health;
+mod history;
+mod http;
+mod ids;
+mod json;
+mod list;
+mod message;
+mod message_json;
+mod metrics;
+mod node;
+mod query;
+mod route;
+mod routes;
+mod settings;
+mod time;
+mod user;
+mod varz;
+
+#[cfg(test)]
+mod testing;
+
+pub use self::{
+    api::Api,
+    http::{HttpRequest, HttpResponse},
+    json::fuzz_body,
+    node::{Check, Fault, Health, Node, Process},
+    settings::{Addresses, ApiSettings, Version},
+};

@@ -60,7 +60,9 @@ pub struct ApiSettings {
     pub version: Version,
     /// `conversation.userMaxCount`: how many conversations a sync looks at.
     pub conversation_count_max: usize,
-    /// The longest uid or channel id, in bytes (the same as the core's).
+    /// The longest uid, in bytes (the same as the core's).
+    pub uid_size_max: usize,
+    /// The longest channel id, in bytes (the same as the core's).
     pub id_size_max: usize,
     /// Seconds east of UTC in which times are written.
     pub utc_offset_seconds: i32,
@@ -84,7 +86,8 @@ impl Default for ApiSettings {
             addresses: Addresses::default(),
             version: Version::default(),
             conversation_count_max: 1000,
-            id_size_max: 4096,
+            uid_size_max: 4096,
+            id_size_max: 8192,
             utc_offset_seconds: 0,
             prometheus_on: false,
             stress_on: false,

@@ -123,16 +123,20 @@ impl<M: Machine, E: Executor> Driver<M, E> {
     async fn gather(&mut self) {
         let waker = self.handle.waker();
         let parking = &waker.0.parking;
+        let is_due = self.yielder.is_due();
         parking.announce();
         let is_more = self.take_in()
+            || is_due
             || self.stepped.more
             || !self.handle.0.inbox.borrow().is_empty()
             || self.stop.is_draining() != self.drain.is_some();
-        if is_more || self.yielder.is_due() {
+        let deadline_ms = self.deadline();
+        let is_late = deadline_ms.is_some_and(|at| at <= self.handle.now().mono_ms);
+        if is_more || is_late {
             parking.awake();
             self.yielder.let_others_run().await;
         } else {
-            self.timer.arm(self.deadline(), &self.handle);
+            self.timer.arm(deadline_ms, &self.handle);
             self.timer.wait(&self.handle.0.notify).await;
             parking.awake();
         }
@@ -178,9 +182,6 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         }
         self.publish();
         self.handle.flush();
-        let conns = shared.conns.borrow();
-        shared.counters.open.set(conns.count() as u64);
-        shared.counters.output_size.set(conns.output_size() as u64);
     }
 
     fn perform(&mut self, now: Now) {
@@ -247,6 +248,7 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         for listening in self.handle.0.listening.borrow_mut().drain(..) {
             listening.stop();
         }
+        self.handle.0.is_draining.set(true);
         self.handle.push(Event::Drain);
         self.drain = Some(Drain {
             deadline_ms: now.mono_ms + self.handle.0.settings.drain_ms,
@@ -306,6 +308,8 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         self.yielder.run_empty().await;
         self.handle.flush();
         shared.inbox.borrow_mut().clear();
+        // They hold ends of queues, and whoever is at the other end must notice.
+        shared.sources.borrow_mut().clear();
     }
 }
 

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::keys;
-use super::notice::Notice;
 use super::reader::Reader;
 use super::secret::Secret;
 

@@ -23,7 +23,7 @@ pub(super) struct ShardNode {
 }
 
 impl Node for ShardNode {
-    fn ask(&self, to: Target, request: Request) -> LocalBoxFuture<'_, Reply> {
+    fn ask(&self, to: Target, request: Request) -> futures::future::LocalBoxFuture<'_, Reply> {
         Box::pin(self.handle.request(to, request))
     }
 
@@ -62,14 +62,14 @@ pub(super) enum Door {
 }
 
 /// Serves one listener.
-#[derive(Clone)]
 pub(super) struct Service {
     pub(super) api: Rc<Api<ShardNode>>,
     pub(super) door: Door,
 }
 
 impl HttpService for Service {
-    fn call(&self, request: HttpRequest) -> LocalBoxFuture<'_, HttpResponse> {
+    fn call(&self, request: HttpRequest) -> LocalBoxFuture<HttpResponse> {
+        let (api, door) = (self.api.clone(), self.door);
         Box::pin(async move {
             let request = jindou_api::HttpRequest {
                 method: request.method,
@@ -79,15 +79,11 @@ impl HttpService for Service {
                 body: request.body,
                 peer: request.peer,
             };
-            let response = match self.door {
-                Door::Api => self.api.handle(request).await,
-                Door::Manager => self.api.handle_manager(request).await,
+            let response = match door {
+                Door::Api => api.handle(request).await,
+                Door::Manager => api.handle_manager(request).await,
             };
-            HttpResponse {
-                status: response.status,
-                headers: response.headers,
-                body: response.body,
-            }
+            HttpResponse { status: response.status, headers: response.headers, body: response.body }
         })
     }
 }

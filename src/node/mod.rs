@@ -9,16 +9,18 @@ mod shard;
 
 use std::{
     net::TcpListener,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
     time::{SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, bail};
 use jindou_cluster::Router;
-use jindou_core::id::{NodeId, ShardId};
-use jindou_net::{Admission, DriverKind, Shards, ShardsSettings, Stop, allowed_cpus, bind, probe};
-use jindou_storage::Storage;
+use jindou_core::id::{LogId, NodeId, ShardId, SlotId};
+use jindou_net::{
+    Admission, DriverKind, ShardWaker, Shards, ShardsSettings, Stop, allowed_cpus, bind, probe,
+};
+use jindou_storage::{Storage, StorageError, StorageOptions};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
@@ -40,7 +42,12 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
     let driver = probe(settings::driver(config))?;
-    tracing::info!("{driver}");
+    match &driver.reason {
+        Some(reason) => {
+            tracing::warn!("sockets by {}: io_uring is not used: {reason}", driver.kind)
+        }
+        None => tracing::info!("sockets by {}", driver.kind),
+    }
     jindou_net::raise_open_files().context("the limit of open files cannot be raised")?;
     let shard_count = settings::shard_count(config);
     // Bound before anything is opened: a port that is taken fails the start at once.
@@ -51,15 +58,19 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let health = Arc::new(NodeHealth::new(core.slot_count, io_uring, started_ms));
     let (senders, receivers): (Vec<_>, Vec<_>) =
         (0..shard_count).map(|_| flume::unbounded::<Synced>()).unzip();
-    let wakers = Arc::new(std::sync::OnceLock::new());
-    let storage = open_storage(config, &health, senders, wakers.clone())?;
+    let bells = Arc::new(OnceLock::new());
+    let storage = open_storage(config, &health, senders, &bells)?;
     let parts = Parts {
         settings: core,
         api: settings::api(config),
         http: settings::http(config),
         log: storage.log(),
         state: storage.state(),
-        router: Router::new(config.cluster.slot_count),
+        router: Router::new(
+            NodeId(config.cluster.node_id.into()),
+            shard_count,
+            config.cluster.slot_count,
+        ),
         health: health.clone(),
         admission: Admission::new(
             config.limits.connection_max,
@@ -78,17 +89,65 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         },
         async move |context| shard::run(context, parts).await,
     )?;
-    let _ = wakers.set((0..shard_count).filter_map(|n| shards.waker(ShardId(n))).collect());
+    let wakers = (0..shard_count).filter_map(|n| shards.waker(ShardId(n))).collect();
+    let _ = bells.set(Bells { wakers, stop: shards.stop() });
     tracing::info!(
         "node {} runs on {shard_count} shard(s), data in {}",
         config.cluster.node_id,
         config.data_dir.display()
     );
     stop_on_signal(shards.stop(), health.clone())?;
-    wait(shards, &health)?;
+    let ended = wait(shards, &health);
     storage.close();
+    ended?;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// How the lanes reach shards that start after them.
+struct Bells {
+    wakers: Vec<ShardWaker>,
+    stop: Stop,
+}
+
+/// Opens the data directory. What becomes durable is told to every shard; a database that fails
+/// stops the node, and nothing is acknowledged any more.
+fn open_storage(
+    config: &Config,
+    health: &Arc<NodeHealth>,
+    senders: Vec<flume::Sender<Synced>>,
+    bells: &Arc<OnceLock<Bells>>,
+) -> anyhow::Result<Storage> {
+    let on_fatal = {
+        let (health, bells) = (health.clone(), bells.clone());
+        move |error: &StorageError| {
+            tracing::error!("the storage failed, the node stops: {error}");
+            health.set_fault(error.to_string());
+            if let Some(bells) = bells.get() {
+                bells.stop.drain();
+            }
+        }
+    };
+    let on_synced = {
+        let bells = bells.clone();
+        move |moved: &[(SlotId, LogId)]| {
+            for sender in &senders {
+                // A shard that has ended wants to know nothing.
+                let _ = sender.send(moved.to_vec());
+            }
+            for waker in bells.get().iter().flat_map(|bells| &bells.wakers) {
+                waker.wake();
+            }
+        }
+    };
+    let storage = Storage::open(&StorageOptions {
+        path: config.data_dir.clone(),
+        node: NodeId(config.cluster.node_id.into()),
+        slot_count: config.cluster.slot_count,
+        on_fatal: Arc::new(on_fatal),
+        on_synced: Arc::new(on_synced),
+    })?;
+    Ok(storage)
 }
 
 fn wait(shards: Shards, health: &NodeHealth) -> anyhow::Result<()> {
@@ -115,8 +174,8 @@ fn refuse_what_is_to_come(config: &Config) -> anyhow::Result<()> {
 fn bind_all(config: &Config, shard_count: u16) -> anyhow::Result<Listeners> {
     let bind = |name: &str, address: &ListenAddr| -> anyhow::Result<Vec<TcpListener>> {
         let resolved = address.resolve().with_context(|| format!("{name} {address}"))?;
-        let sockets =
-            bind(resolved, shard_count).with_context(|| format!("cannot listen on {name} {address}"))?;
+        let sockets = bind(resolved, shard_count)
+            .with_context(|| format!("cannot listen on {name} {address}"))?;
         tracing::info!("{name} listens on {resolved}");
         Ok(sockets)
     };

@@ -4,7 +4,7 @@ use std::{cell::RefCell, collections::BTreeMap, net::TcpListener, rc::Rc, sync::
 
 use anyhow::Context as _;
 use jindou_api::{Api, ApiSettings};
-use jindou_cluster::{GroupId, Groups, NoPeers, Node, Options, Router, Setup, Sink};
+use jindou_cluster::{Groups, NoPeers, Node, Options, Router, Setup, Sink};
 use jindou_core::{
     effect::{Event, Inbox, Now, Outbox, Port, Stepped},
     id::{LogId, NodeId, ShardId, SlotId},
@@ -162,8 +162,8 @@ fn serve(handle: &Handle, id: ShardId, parts: &Parts) -> anyhow::Result<()> {
     let listeners = &parts.listeners;
     for (sockets, door) in [(&listeners.http, Door::Api), (&listeners.manager, Door::Manager)] {
         if let Some(socket) = own(sockets)? {
-            let service = Service { api: api.clone(), door };
-            handle.serve_http(socket, service, parts.http, parts.http_admission.clone())?;
+            let service = Rc::new(Service { api: api.clone(), door });
+            handle.serve_http(socket, parts.http_admission.clone(), parts.http, service)?;
         }
     }
     for (sockets, port) in [(&listeners.tcp, Port::Tcp), (&listeners.ws, Port::Ws)] {
@@ -171,6 +171,5 @@ fn serve(handle: &Handle, id: ShardId, parts: &Parts) -> anyhow::Result<()> {
             handle.listen(socket, port, parts.admission.clone())?;
         }
     }
-    let _ = GroupId::of(CLUSTER_SLOT);
     Ok(())
 }

@@ -1,0 +1,206 @@
+//! From a request to its answer: the order of checks that every path shares (http-api.md §1.2).
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::{
+    answer::Answer,
+    channel, connection, conversation, health, history,
+    http::{HttpRequest, HttpResponse},
+    list, message, metrics,
+    node::Node,
+    query::{Query, decode_path},
+    route,
+    routes::{Found, Handler, Routes},
+    settings::ApiSettings,
+    user, varz,
+};
+
+/// The header that carries `managerToken`.
+const TOKEN: HeaderName = HeaderName::from_static("token");
+
+/// The API of a node, as one shard serves it. Cheap to hold per shard; not `Send`.
+///
+/// ```no_run
+/// # async fn serve<N: jindou_api::Node>(node: N, request: jindou_api::HttpRequest) {
+/// let api = jindou_api::Api::new(node, jindou_api::ApiSettings::default());
+/// let response = api.handle(request).await;
+/// # }
+/// ```
+pub struct Api<N: Node> {
+    pub(crate) node: N,
+    pub(crate) settings: ApiSettings,
+    routes: Routes,
+}
+
+/// A request whose path is found, with what the handlers read from it.
+pub(crate) struct Call {
+    pub(crate) query: Query,
+    pub(crate) body: bytes::Bytes,
+}
+
+impl<N: Node> Api<N> {
+    /// An API over a shard.
+    pub fn new(node: N, settings: ApiSettings) -> Self {
+        Self { node, settings, routes: Routes::new() }
+    }
+
+    /// Answers a request on the API port (5001).
+    pub async fn handle(&self, request: HttpRequest) -> HttpResponse {
+        let Ok(path) = decode_path(&request.path) else {
+            return bad_request();
+        };
+        let found = self.routes.find(&request.method, &path);
+        if !self.may_pass(&request.headers, &found) {
+            return HttpResponse::empty(StatusCode::UNAUTHORIZED);
+        }
+        let mut response = if request.method == Method::OPTIONS {
+            HttpResponse::empty(StatusCode::NO_CONTENT)
+        } else {
+            self.answer(found, &path, request).await
+        };
+        allow_origins(&mut response.headers);
+        response
+    }
+
+    /// Answers a request on the manager port (5300).
+    pub async fn handle_manager(&self, request: HttpRequest) -> HttpResponse {
+        let Ok(path) = decode_path(&request.path) else {
+            return bad_request();
+        };
+        let mut response = if request.method == Method::OPTIONS {
+            HttpResponse::empty(StatusCode::NO_CONTENT)
+        } else if path == "/metrics" && request.method == Method::GET {
+            metrics::metrics(self).await
+        } else if self.routes.is_managers(&request.method, &path) {
+            not_implemented()
+        } else {
+            HttpResponse::not_found()
+        };
+        allow_origins(&mut response.headers);
+        response
+    }
+
+    /// Whether the manager token allows the request. Health checks pass without it, so that a
+    /// container's check works (operations.md §2.1).
+    fn may_pass(&self, headers: &HeaderMap, found: &Found) -> bool {
+        let wanted = &self.settings.manager_token;
+        if wanted.trim().is_empty() || found.is_health() {
+            return true;
+        }
+        let given = headers.get(TOKEN).map_or(&b""[..], HeaderValue::as_bytes);
+        same_secret(given, wanted.as_bytes())
+    }
+
+    async fn answer(&self, found: Found, path: &str, request: HttpRequest) -> HttpResponse {
+        match found {
+            Found::Nothing => HttpResponse::not_found(),
+            Found::NotYet => not_implemented(),
+            Found::Elsewhere(place) => {
+                let place = if request.query.is_empty() {
+                    place
+                } else {
+                    format!("{place}?{}", request.query)
+                };
+                let status = if request.method == Method::GET {
+                    StatusCode::MOVED_PERMANENTLY
+                } else {
+                    StatusCode::TEMPORARY_REDIRECT
+                };
+                HttpResponse::redirect(status, &place)
+            }
+            Found::Handler(handler) => {
+                debug_assert!(path.starts_with('/'));
+                let call = Call { query: Query::parse(&request.query), body: request.body };
+                match self.dispatch(handler, &call).await {
+                    Ok(response) => response,
+                    Err(refusal) => refusal.into_response(),
+                }
+            }
+        }
+    }
+
+    async fn dispatch(&self, handler: Handler, call: &Call) -> Answer {
+        match handler {
+            Handler::Health => health::health(self),
+            Handler::Alive => health::alive(),
+            Handler::Ready => health::ready(self),
+            Handler::Route => route::route(self, call),
+            Handler::RouteBatch => route::batch(self, call),
+            Handler::Connz => connection::connz(self, call).await,
+            Handler::Varz => varz::varz(self, call).await,
+            Handler::VarzSetting => varz::setting(self),
+            Handler::UserToken => user::token(self, call).await,
+            Handler::DeviceQuit => user::device_quit(self, call).await,
+            Handler::OnlineStatus => user::online_status(self, call).await,
+            Handler::ConnRemove => connection::end(self, call, false).await,
+            Handler::ConnKick => connection::end(self, call, true).await,
+            Handler::Channel => channel::create(self, call).await,
+            Handler::ChannelInfo => channel::info(self, call).await,
+            Handler::ChannelDelete => channel::delete(self, call).await,
+            Handler::SubscriberAdd => list::subscriber_add(self, call).await,
+            Handler::SubscriberRemove => list::subscriber_remove(self, call).await,
+            Handler::SubscriberRemoveAll => list::subscriber_remove_all(self, call).await,
+            Handler::Blacklist(change) => list::blacklist(self, call, change).await,
+            Handler::Whitelist(change) => list::whitelist(self, call, change).await,
+            Handler::ReadWhitelist => list::read_whitelist(self, call).await,
+            Handler::Send => message::send(self, call).await,
+            Handler::SendBatch => message::send_batch(self, call).await,
+            Handler::MessageSync => history::sync(self, call).await,
+            Handler::MaxMessageSeq => history::max_message_seq(self, call).await,
+            Handler::LastMessage => history::last_message(self, call).await,
+            Handler::ClearUnread => conversation::clear_unread(self, call).await,
+            Handler::SetUnread => conversation::set_unread(self, call).await,
+            Handler::DeleteConversation => conversation::delete(self, call).await,
+            Handler::ConversationSync => conversation::sync(self, call).await,
+            Handler::ConversationChannels => conversation::channels(self, call).await,
+            Handler::SyncByChannels => conversation::sync_by_channels(self, call).await,
+        }
+    }
+}
+
+/// A known v2 path that this version does not serve.
+fn not_implemented() -> HttpResponse {
+    HttpResponse::json(
+        StatusCode::NOT_IMPLEMENTED,
+        bytes::Bytes::from_static(br#"{"msg":"not implemented yet","status":501}"#),
+    )
+}
+
+/// A path that is no path.
+fn bad_request() -> HttpResponse {
+    HttpResponse::text(
+        StatusCode::BAD_REQUEST,
+        HeaderValue::from_static("text/plain; charset=utf-8"),
+        bytes::Bytes::from_static(b"400 Bad Request"),
+    )
+}
+
+/// Compares without telling by its duration how much was right.
+fn same_secret(given: &[u8], wanted: &[u8]) -> bool {
+    given.len() == wanted.len()
+        && given.iter().zip(wanted).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+}
+
+/// The headers that let a browser's page of any origin call the API.
+fn allow_origins(headers: &mut HeaderMap) {
+    const ALLOWED: [(HeaderName, HeaderValue); 4] = [
+        (http::header::ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
+        (http::header::ACCESS_CONTROL_ALLOW_CREDENTIALS, HeaderValue::from_static("true")),
+        (
+            http::header::ACCESS_CONTROL_ALLOW_HEADERS,
+            HeaderValue::from_static(
+                "Content-Type, Authorization, Content-Length, Accept-Encoding, X-CSRF-Token, \
+                 token, accept, origin, Cache-Control, X-Requested-With, appid, noncestr, sign, \
+                 timestamp",
+            ),
+        ),
+        (
+            http::header::ACCESS_CONTROL_ALLOW_METHODS,
+            HeaderValue::from_static("POST, OPTIONS, GET, PUT,DELETE,PATCH"),
+        ),
+    ];
+    headers.extend(ALLOWED);
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,255 @@
+//! GET /metrics of the manager port: what Prometheus scrapes (operations.md §2.5). Shards keep
+//! plain counters; only here they become text.
+//!
+//! v2's names are kept where the value is known, so that its dashboards go on working, with the
+//! two labels that v2's exporter puts on each of them. Beside them stand ours, `jindou_*`, one
+//! series per shard.
+
+use http::{HeaderValue, StatusCode};
+use jindou_core::request::Vars;
+use prometheus::{
+    Encoder as _, Opts, Registry, TextEncoder,
+    core::{AtomicU64, GenericCounter, GenericGauge},
+};
+
+use crate::{
+    api::Api,
+    http::HttpResponse,
+    node::{Node, Process},
+    varz,
+};
+
+/// The text format that v2 answers with.
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+
+/// Whether a value only grows.
+#[derive(Clone, Copy)]
+enum Kind {
+    Counter,
+    Gauge,
+}
+
+use Kind::{Counter, Gauge};
+
+/// v2's names of application, system, cluster and database, with their values as sums over shards.
+type OfShards = fn(&Vars) -> u64;
+
+const V2: &[(&str, Kind, OfShards, &str)] = &[
+    ("app_conn_count_total", Gauge, |v| v.connections, "Open client connections."),
+    ("app_online_user_count_total", Gauge, |v| v.online_users, "Users online."),
+    ("app_online_device_count_total", Gauge, |v| v.sessions, "Devices online."),
+    ("app_send_packet_count_total", Counter, |v| v.traffic.messages_in, "SENDs."),
+    ("app_send_packet_bytes_total", Counter, |v| v.traffic.message_bytes_in, "Bytes of SENDs."),
+    ("app_recv_packet_count_total", Counter, |v| v.traffic.messages_out, "RECVs."),
+    ("app_recv_packet_bytes_total", Counter, |v| v.traffic.message_bytes_out, "Bytes of RECVs."),
+    (
+        "app_connack_packet_count_total",
+        Counter,
+        |v| v.connects.saturating_add(v.connects_refused),
+        "CONNACKs.",
+    ),
+    ("system_extranet_incoming_bytes_total", Counter, |v| v.traffic.bytes_in, "Client bytes in."),
+    ("system_extranet_outgoing_bytes_total", Counter, |v| v.traffic.bytes_out, "Client bytes out."),
+    ("cluster_channel_active_count", Gauge, |v| v.channels_cached, "Channels in memory."),
+    ("cluster_channel_propose_count_total", Counter, |v| v.proposals, "Entries proposed."),
+    ("db_message_append_batch_count_total", Counter, |v| v.proposals, "Batches appended."),
+];
+
+/// Our names: one series per shard.
+const OURS: &[(&str, Kind, OfShards, &str)] = &[
+    ("jindou_connections", Gauge, |v| v.connections, "Open sockets."),
+    ("jindou_sessions", Gauge, |v| v.sessions, "Connections past CONNECT."),
+    ("jindou_online_users", Gauge, |v| v.online_users, "Users with a session, at their home."),
+    ("jindou_messages_in_total", Counter, |v| v.traffic.messages_in, "SENDs."),
+    ("jindou_messages_out_total", Counter, |v| v.traffic.messages_out, "RECVs."),
+    ("jindou_message_bytes_in_total", Counter, |v| v.traffic.message_bytes_in, "Bytes of SENDs."),
+    ("jindou_message_bytes_out_total", Counter, |v| v.traffic.message_bytes_out, "Bytes of RECVs."),
+    ("jindou_frames_in_total", Counter, |v| v.traffic.frames_in, "Frames of any kind."),
+    ("jindou_frames_out_total", Counter, |v| v.traffic.frames_out, "Frames of any kind."),
+    ("jindou_bytes_in_total", Counter, |v| v.traffic.bytes_in, "Bytes from clients."),
+    ("jindou_bytes_out_total", Counter, |v| v.traffic.bytes_out, "Bytes to clients."),
+    ("jindou_unacked_recvs", Gauge, |v| v.unacked, "RECVs that wait for their RECVACK."),
+    (
+        "jindou_retries_dropped_total",
+        Counter,
+        |v| v.retries_dropped,
+        "RECVs given up: after the last try, or because too many waited.",
+    ),
+    ("jindou_messages_stored_total", Counter, |v| v.stored, "Messages stored."),
+    (
+        "jindou_messages_deduplicated_total",
+        Counter,
+        |v| v.deduplicated,
+        "Sends answered with the first message's id and seq.",
+    ),
+    (
+        "jindou_dedupe_cut_total",
+        Counter,
+        |v| v.dedupe_cut,
+        "Remembered sends dropped by count before their time was over.",
+    ),
+    ("jindou_proposals_total", Counter, |v| v.proposals, "Entries proposed."),
+    ("jindou_shed_total", Counter, |v| v.shed, "Commands refused because a bound was reached."),
+    ("jindou_slots_leading", Gauge, |v| v.slots_leading, "Slots led."),
+    ("jindou_connects_total", Counter, |v| v.connects, "CONNECTs accepted."),
+    ("jindou_connects_refused_total", Counter, |v| v.connects_refused, "CONNECTs refused."),
+    (
+        "jindou_protocol_errors_total",
+        Counter,
+        |v| v.protocol_errors,
+        "Connections closed for a malformed frame.",
+    ),
+    ("jindou_channels_cached", Gauge, |v| v.channels_cached, "Channels in memory."),
+    ("jindou_users_cached", Gauge, |v| v.users_cached, "Users in memory."),
+];
+
+/// v2's names of node-to-node traffic. There are no links between nodes yet, so nothing crosses
+/// them.
+const NO_LINKS: &[&str] = &[
+    "system_intranet_incoming_bytes_total",
+    "system_intranet_outgoing_bytes_total",
+    "cluster_msg_incoming_bytes_total",
+    "cluster_msg_incoming_count_total",
+    "cluster_msg_outgoing_bytes_total",
+    "cluster_msg_outgoing_count_total",
+    "cluster_channel_msg_incoming_bytes_total",
+    "cluster_channel_msg_incoming_count_total",
+    "cluster_channel_msg_outgoing_bytes_total",
+    "cluster_channel_msg_outgoing_count_total",
+    "cluster_sendpacket_incoming_bytes_total",
+    "cluster_sendpacket_incoming_count_total",
+    "cluster_sendpacket_outgoing_bytes_total",
+    "cluster_sendpacket_outgoing_count_total",
+];
+
+/// GET /metrics.
+pub(crate) async fn metrics<N: Node>(api: &Api<N>) -> HttpResponse {
+    let shards = match varz::of_shards(api).await {
+        Ok(shards) => shards,
+        // No half-true figures: the scrape fails and the gap is seen.
+        Err(refusal) => {
+            let text = refusal.to_string();
+            return HttpResponse::text(StatusCode::SERVICE_UNAVAILABLE, TEXT, text);
+        }
+    };
+    match render(&shards, &api.node.process(), &api.settings.version.version) {
+        Ok(text) => HttpResponse::text(StatusCode::OK, TEXT, text),
+        Err(error) => {
+            HttpResponse::text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string())
+        }
+    }
+}
+
+fn render(shards: &[Vars], process: &Process, version: &str) -> prometheus::Result<Vec<u8>> {
+    let page = Page { registry: Registry::new() };
+    for (name, kind, value, help) in V2 {
+        page.put(v2(name, help), *kind, shards.iter().map(value).sum())?;
+    }
+    for name in NO_LINKS {
+        page.put(v2(name, "Traffic between nodes."), Counter, 0)?;
+    }
+    page.put(v2("db_disk_space_usage", "Bytes of the data directory."), Gauge, process.disk_size)?;
+    page.put_float(
+        v2("system_cpu_percent_total", "Per cent of one CPU."),
+        Gauge,
+        process.cpu_percent,
+    )?;
+    for (name, kind, value, help) in OURS {
+        for (shard, vars) in shards.iter().enumerate() {
+            page.put(
+                Opts::new(*name, *help).const_label("shard", shard.to_string()),
+                *kind,
+                value(vars),
+            )?;
+        }
+    }
+    of_process(&page, process)?;
+    page.put(
+        Opts::new("jindou_build_info", "What runs.").const_label("version", version),
+        Gauge,
+        1,
+    )?;
+    page.text()
+}
+
+/// Names that exporters of every language share, and two of Go's that dashboards of v2 show.
+fn of_process(page: &Page, process: &Process) -> prometheus::Result<()> {
+    let own = |name: &str, help: &str| Opts::new(name, help);
+    let started = process.started_ms.max(0) / 1000;
+    let gauges = [
+        ("go_goroutines", process.tasks.max(process.threads), "Tasks, or threads."),
+        ("go_memstats_alloc_bytes", process.allocated_size, "Bytes in use."),
+        ("go_threads", process.threads, "Threads."),
+        ("process_resident_memory_bytes", process.resident_size, "Resident memory size in bytes."),
+        ("process_virtual_memory_bytes", process.virtual_size, "Virtual memory size in bytes."),
+        ("process_open_fds", process.open_fds, "Number of open file descriptors."),
+        ("process_max_fds", process.fds_max, "Maximum number of open file descriptors."),
+        (
+            "process_start_time_seconds",
+            u64::try_from(started).unwrap_or(0),
+            "Start time of the process since unix epoch in seconds.",
+        ),
+        ("jindou_io_uring", process.io_uring.into(), "1 when sockets are served by io_uring."),
+    ];
+    for (name, value, help) in gauges {
+        page.put(own(name, help), Gauge, value)?;
+    }
+    page.put_float(
+        own("process_cpu_seconds_total", "Total user and system CPU time spent in seconds."),
+        Counter,
+        process.cpu_seconds,
+    )
+}
+
+/// A series of v2's exporter, with its labels.
+fn v2(name: &str, help: &str) -> Opts {
+    Opts::new(name, help)
+        .const_label("otel_scope_name", "metrics")
+        .const_label("otel_scope_version", "")
+}
+
+/// Series gathered for one scrape.
+struct Page {
+    registry: Registry,
+}
+
+impl Page {
+    fn put(&self, opts: Opts, kind: Kind, value: u64) -> prometheus::Result<()> {
+        match kind {
+            Counter => {
+                let metric = GenericCounter::<AtomicU64>::with_opts(opts)?;
+                metric.inc_by(value);
+                self.registry.register(Box::new(metric))
+            }
+            Gauge => {
+                let metric = GenericGauge::<AtomicU64>::with_opts(opts)?;
+                metric.set(value);
+                self.registry.register(Box::new(metric))
+            }
+        }
+    }
+
+    fn put_float(&self, opts: Opts, kind: Kind, value: f64) -> prometheus::Result<()> {
+        match kind {
+            Counter => {
+                let metric = prometheus::Counter::with_opts(opts)?;
+                metric.inc_by(value.max(0.0));
+                self.registry.register(Box::new(metric))
+            }
+            Gauge => {
+                let metric = prometheus::Gauge::with_opts(opts)?;
+                metric.set(value);
+                self.registry.register(Box::new(metric))
+            }
+        }
+    }
+
+    fn text(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+#[cfg(test)]
+mod tests;

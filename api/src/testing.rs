@@ -1,0 +1,222 @@
+//! A node that answers from a script, and short ways to call the API and look at its answers.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+
+use std::{cell::RefCell, collections::VecDeque, rc::Rc};
+
+use futures::{FutureExt as _, executor::block_on, future::LocalBoxFuture};
+use http::{HeaderMap, Method};
+use jindou_core::{
+    effect::Now,
+    id::{ChannelId, ShardId, SlotId},
+    message::{Message, SharedMessage},
+    request::{Reply, Request, Target},
+};
+
+use crate::{Api, ApiSettings, Health, HttpRequest, HttpResponse, Node, Process};
+
+/// Answers each question by a function, or from a queue, and remembers what was asked.
+pub(crate) struct FakeNode {
+    pub(crate) shards: u16,
+    pub(crate) health: Health,
+    pub(crate) process: Process,
+    pub(crate) now_ms: i64,
+    script: Script,
+    asked: RefCell<Vec<(Target, String)>>,
+}
+
+enum Script {
+    Queue(RefCell<VecDeque<Reply>>),
+    Answers(Box<dyn Fn(&Target, &Request) -> Reply>),
+}
+
+impl Node for Rc<FakeNode> {
+    fn ask(&self, to: Target, request: Request) -> LocalBoxFuture<'_, Reply> {
+        let reply = match &self.script {
+            Script::Queue(queue) => queue.borrow_mut().pop_front(),
+            Script::Answers(answer) => Some(answer(&to, &request)),
+        };
+        let Some(reply) = reply else { panic!("nobody expected {to:?} {request:?}") };
+        self.asked.borrow_mut().push((to, format!("{request:?}")));
+        async move { reply }.boxed_local()
+    }
+
+    fn shard_of(&self, id: &str) -> ShardId {
+        ShardId::of(SlotId::of(id, 64), self.shards)
+    }
+
+    fn shards(&self) -> u16 {
+        self.shards
+    }
+
+    fn now(&self) -> Now {
+        Now { unix_ms: self.now_ms, mono_ms: 0 }
+    }
+
+    fn random(&self) -> u128 {
+        0xabc
+    }
+
+    fn health(&self) -> Health {
+        self.health.clone()
+    }
+
+    fn process(&self) -> Process {
+        self.process
+    }
+}
+
+/// An API over a scripted node.
+pub(crate) struct Fixture {
+    pub(crate) node: Rc<FakeNode>,
+    pub(crate) api: Api<Rc<FakeNode>>,
+}
+
+impl Fixture {
+    /// Replies come in this order.
+    pub(crate) fn replies(replies: impl IntoIterator<Item = Reply>) -> Self {
+        let queue = RefCell::new(replies.into_iter().collect());
+        Self::with(Script::Queue(queue), |_, _| ())
+    }
+
+    /// Every change succeeds.
+    pub(crate) fn agreeable() -> Self {
+        Self::answers(|_, _| Reply::Done)
+    }
+
+    /// Nobody may be asked.
+    pub(crate) fn silent() -> Self {
+        Self::replies([])
+    }
+
+    /// Replies are computed.
+    pub(crate) fn answers(answer: impl Fn(&Target, &Request) -> Reply + 'static) -> Self {
+        Self::with(Script::Answers(Box::new(answer)), |_, _| ())
+    }
+
+    /// As [`Self::answers`], with another node or other settings.
+    pub(crate) fn configured(
+        answer: impl Fn(&Target, &Request) -> Reply + 'static,
+        configure: impl FnOnce(&mut FakeNode, &mut ApiSettings),
+    ) -> Self {
+        Self::with(Script::Answers(Box::new(answer)), configure)
+    }
+
+    fn with(script: Script, configure: impl FnOnce(&mut FakeNode, &mut ApiSettings)) -> Self {
+        let mut node = FakeNode {
+            shards: 2,
+            health: Health::default(),
+            process: Process::default(),
+            now_ms: 1_735_689_600_000,
+            script,
+            asked: RefCell::default(),
+        };
+        let mut settings = ApiSettings::default();
+        configure(&mut node, &mut settings);
+        let node = Rc::new(node);
+        Self { api: Api::new(node.clone(), settings), node }
+    }
+
+    /// Calls the API port.
+    pub(crate) fn call(&self, method: &str, target: &str, body: &str) -> HttpResponse {
+        self.call_with(method, target, body, HeaderMap::new())
+    }
+
+    /// As [`Self::call`], with headers.
+    pub(crate) fn call_with(
+        &self,
+        method: &str,
+        target: &str,
+        body: &str,
+        headers: HeaderMap,
+    ) -> HttpResponse {
+        block_on(self.api.handle(request(method, target, body, headers)))
+    }
+
+    /// Calls the manager port.
+    pub(crate) fn call_manager(&self, method: &str, target: &str) -> HttpResponse {
+        block_on(self.api.handle_manager(request(method, target, "", HeaderMap::new())))
+    }
+
+    /// What a GET answers: status and body.
+    pub(crate) fn get(&self, target: &str) -> (u16, String) {
+        seen(&self.call("GET", target, ""))
+    }
+
+    /// What a POST answers: status and body.
+    pub(crate) fn post(&self, target: &str, body: &str) -> (u16, String) {
+        seen(&self.call("POST", target, body))
+    }
+
+    /// The last question, as text.
+    pub(crate) fn last_asked(&self) -> (Target, String) {
+        self.node.asked.borrow().last().unwrap().clone()
+    }
+
+    /// Every question so far, as text.
+    pub(crate) fn asked(&self) -> Vec<(Target, String)> {
+        self.node.asked.borrow().clone()
+    }
+}
+
+fn request(method: &str, target: &str, body: &str, headers: HeaderMap) -> HttpRequest {
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    HttpRequest {
+        method: Method::from_bytes(method.as_bytes()).unwrap(),
+        path: path.to_owned(),
+        query: query.to_owned(),
+        headers,
+        body: body.to_owned().into(),
+        peer: ([127, 0, 0, 1], 4711).into(),
+    }
+}
+
+/// Status and body.
+pub(crate) fn seen(response: &HttpResponse) -> (u16, String) {
+    let body = String::from_utf8(response.body.to_vec()).unwrap();
+    (response.status.as_u16(), body)
+}
+
+/// `ERR(text)`.
+pub(crate) fn err(text: &str) -> (u16, String) {
+    (400, format!(r#"{{"msg":"{text}","status":400}}"#))
+}
+
+/// `OK`.
+pub(crate) fn fine() -> (u16, String) {
+    (200, r#"{"status":200}"#.to_owned())
+}
+
+/// A message of `a` with this seq.
+pub(crate) fn message(seq: u64, channel: &str, kind: u8) -> Message {
+    Message {
+        id: 1_000_000 + i64::try_from(seq).unwrap(),
+        seq,
+        channel: ChannelId::new(channel, kind),
+        from: "a".into(),
+        client_msg_no: format!("n{seq}").into(),
+        flags: 0,
+        setting: 0,
+        expire: 0,
+        timestamp: 1_735_689_600,
+        topic: "".into(),
+        stream_no: "".into(),
+        shown: None,
+        payload: format!("m{seq}").into(),
+    }
+}
+
+/// What [`Request::Messages`] gives of a channel with the seqs `1..=last`.
+pub(crate) fn read_log(
+    channel: &ChannelId,
+    log_last: u64,
+    (first, last): (u64, u64),
+    count_max: usize,
+    from_start: bool,
+) -> Vec<SharedMessage> {
+    let all: Vec<SharedMessage> = (first.max(1)..=last.min(log_last))
+        .map(|seq| SharedMessage::new(message(seq, &channel.id, channel.kind)))
+        .collect();
+    let cut = all.len().saturating_sub(count_max);
+    if from_start { all[..all.len() - cut].to_vec() } else { all[cut..].to_vec() }
+}
