@@ -2,29 +2,24 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use std::{
-    cell::RefCell,
-    rc::Rc,
-    sync::{
-        Arc,
-        atomic::{AtomicU16, Ordering},
-    },
-};
+use std::{cell::RefCell, rc::Rc, sync::Arc};
 
 use bytes::Bytes;
 use jindou_core::{
     effect::{Committed, Event},
-    id::{ShardId, SlotId},
+    id::{NodeId, ShardId, SlotId},
     row::{Persist, Row},
 };
 use jindou_storage::{
     Completion, CompletionSender, LogStorage, MemoryLog, MemoryState, Outcome, StateStorage,
-    completions,
+    Storage, StorageOptions, completions,
 };
 use openraft::{
     AsyncRuntime, StorageError,
     testing::log::{StoreBuilder, Suite},
 };
+
+use tempfile::TempDir;
 
 use crate::{
     Runtime,
@@ -36,11 +31,42 @@ use crate::{
     types::{GroupId, TypeConfig},
 };
 
-/// Makes stores that share lanes, each a group of its own, as the suite wants fresh ones.
+/// What keeps a disk's directory alive. Dropping it closes the storage and removes the files.
+struct Disk {
+    storage: Storage,
+    _dir: TempDir,
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        self.storage.close();
+    }
+}
+
+type Fresh = (Option<Disk>, Arc<dyn LogStorage>, Arc<dyn StateStorage>);
+
+fn memory() -> Fresh {
+    let (log, state) = (MemoryLog::new(), MemoryState::new());
+    (None, Arc::new(log), Arc::new(state))
+}
+
+fn disk() -> Fresh {
+    let dir = tempfile::tempdir().unwrap();
+    let storage = Storage::open(&StorageOptions {
+        path: dir.path().join("data"),
+        node: NodeId(1),
+        slot_count: 64,
+        on_fatal: Arc::new(|error| panic!("{error}")),
+        on_synced: Arc::new(|_| {}),
+    })
+    .unwrap();
+    let (log, state) = (storage.log(), storage.state());
+    (Some(Disk { storage, _dir: dir }), log, state)
+}
+
+/// Makes a fresh node for every test of the suite.
 struct Builder {
-    log: Arc<dyn LogStorage>,
-    state: Arc<dyn StateStorage>,
-    next: AtomicU16,
+    fresh: fn() -> Fresh,
     /// With a bound of nothing every read goes to the lane.
     tail_size_max: usize,
 }
@@ -70,14 +96,15 @@ fn apply(state: &dyn StateStorage, from: &CompletionSender, shared: &Shared, eve
     shared.set_applied(log_id);
 }
 
-impl StoreBuilder<TypeConfig<Runtime>, LogStore<Runtime>, StateMachine<Runtime>> for Builder {
-    async fn build(
-        &self,
-    ) -> Result<((), LogStore<Runtime>, StateMachine<Runtime>), StorageError<TypeConfig<Runtime>>>
-    {
-        let group = GroupId::of(SlotId(self.next.fetch_add(1, Ordering::Relaxed)));
+type Config = TypeConfig<Runtime>;
+type Built = (Option<Disk>, LogStore<Runtime>, StateMachine<Runtime>);
+
+impl StoreBuilder<Config, LogStore<Runtime>, StateMachine<Runtime>, Option<Disk>> for Builder {
+    async fn build(&self) -> Result<Built, StorageError<Config>> {
+        let group = GroupId::of(SlotId(3));
+        let (guard, log, state) = (self.fresh)();
         let (sender, receiver) = completions(ShardId(0), Arc::new(|| {}));
-        let lanes = Lanes::new(self.log.clone(), self.state.clone(), sender.clone());
+        let lanes = Lanes::new(log, state.clone(), sender.clone());
         let pumped = lanes.clone();
         spawn::<Runtime>(async move {
             while let Ok(completion) = receiver.recv_async().await {
@@ -96,7 +123,6 @@ impl StoreBuilder<TypeConfig<Runtime>, LogStore<Runtime>, StateMachine<Runtime>>
         };
         let core = Rc::new(RefCell::new(LogCore::restore(&stored).unwrap()));
         let membership = membership_of(opened.membership.as_deref()).unwrap();
-        let state = self.state.clone();
         let shared = Rc::new_cyclic(|weak: &std::rc::Weak<Shared>| {
             let weak = weak.clone();
             let sink = Rc::new(move |event| {
@@ -109,15 +135,13 @@ impl StoreBuilder<TypeConfig<Runtime>, LogStore<Runtime>, StateMachine<Runtime>>
             read_size_max: 400,
         };
         let store = LogStore::new(group, lanes.clone(), core, bounds);
-        Ok(((), store, StateMachine::new(shared, lanes, membership)))
+        Ok((guard, store, StateMachine::new(shared, lanes, membership)))
     }
 }
 
-fn check(log: Arc<dyn LogStorage>, state: Arc<dyn StateStorage>, tail_size_max: usize) {
+fn check(fresh: fn() -> Fresh, tail_size_max: usize) {
     let builder = Builder {
-        log,
-        state,
-        next: AtomicU16::new(0),
+        fresh,
         tail_size_max,
     };
     Runtime::new(1).block_on(async move {
@@ -127,14 +151,15 @@ fn check(log: Arc<dyn LogStorage>, state: Arc<dyn StateStorage>, tail_size_max: 
 
 #[test]
 fn the_suite_passes_in_memory() {
-    check(
-        Arc::new(MemoryLog::new()),
-        Arc::new(MemoryState::new()),
-        1 << 20,
-    );
+    check(memory, 1 << 20);
 }
 
 #[test]
 fn the_suite_passes_when_every_read_goes_to_the_lane() {
-    check(Arc::new(MemoryLog::new()), Arc::new(MemoryState::new()), 0);
+    check(memory, 0);
+}
+
+#[test]
+fn the_suite_passes_on_disk() {
+    check(disk, 1_000);
 }

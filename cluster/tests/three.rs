@@ -19,8 +19,11 @@ use jindou_cluster::{
     AsyncRuntime, GroupId, Groups, Node, Options, Runtime, Transport, TransportError,
 };
 use jindou_core::id::NodeId;
-use jindou_storage::{MemoryLog, MemoryState, Outcome, wait};
+use jindou_storage::{
+    LogStorage, MemoryLog, MemoryState, Outcome, StateStorage, Storage, StorageOptions, wait,
+};
 use support::{SLOT, TestNode, Toy, entry, life, no_meddling, until};
+use tempfile::TempDir;
 
 #[derive(Default)]
 struct World {
@@ -63,13 +66,66 @@ impl Transport for Wire {
 struct Cluster {
     world: Rc<RefCell<World>>,
     nodes: BTreeMap<u64, TestNode<Wire>>,
-    lanes: BTreeMap<u64, (Arc<MemoryLog>, Arc<MemoryState>)>,
+    lanes: BTreeMap<u64, Lanes>,
+    on_disk: bool,
     next: u64,
+}
+
+/// What a node keeps while it is down.
+enum Lanes {
+    Memory(Arc<MemoryLog>, Arc<MemoryState>),
+    Disk(TempDir, Option<Storage>),
+}
+
+impl Lanes {
+    fn new(on_disk: bool) -> Self {
+        if on_disk {
+            Self::Disk(tempfile::tempdir().unwrap(), None)
+        } else {
+            Self::Memory(Arc::default(), Arc::default())
+        }
+    }
+
+    fn open(&mut self, id: u64) -> (Arc<dyn LogStorage>, Arc<dyn StateStorage>) {
+        match self {
+            Self::Memory(log, state) => (log.clone(), state.clone()),
+            Self::Disk(dir, open) => {
+                let options = StorageOptions {
+                    path: dir.path().join("data"),
+                    node: NodeId(id),
+                    slot_count: 64,
+                    on_fatal: Arc::new(|error| panic!("{error}")),
+                    on_synced: Arc::new(|_| {}),
+                };
+                let storage = open.insert(Storage::open(&options).unwrap());
+                (storage.log(), storage.state())
+            }
+        }
+    }
+
+    fn close(&mut self) {
+        if let Self::Disk(_, open) = self
+            && let Some(storage) = open.take()
+        {
+            storage.close();
+        }
+    }
+}
+
+impl Drop for Lanes {
+    fn drop(&mut self) {
+        self.close();
+    }
 }
 
 impl Cluster {
     async fn start() -> Self {
+        Self::start_on(false).await
+    }
+
+    async fn start_on(on_disk: bool) -> Self {
         let mut cluster = Self {
+            on_disk,
             world: Rc::default(),
             nodes: BTreeMap::new(),
             lanes: BTreeMap::new(),
@@ -86,7 +142,8 @@ impl Cluster {
     }
 
     async fn boot(&mut self, id: u64) {
-        let lanes = self.lanes.entry(id).or_default().clone();
+        let lanes = self.lanes.entry(id);
+        let (log, state) = lanes.or_insert_with(|| Lanes::new(self.on_disk)).open(id);
         let wire = Wire {
             from: NodeId(id),
             world: self.world.clone(),
@@ -96,7 +153,7 @@ impl Cluster {
             purge_count_min: 1,
             ..Options::default()
         };
-        let node = TestNode::start(id, lanes.0, lanes.1, wire, options, no_meddling());
+        let node = TestNode::start(id, log, state, wire, options, no_meddling());
         {
             let mut world = self.world.borrow_mut();
             world.nodes.insert(NodeId(id), node.groups.clone());
@@ -111,6 +168,7 @@ impl Cluster {
         self.world.borrow_mut().cut.insert(NodeId(id));
         self.world.borrow_mut().nodes.remove(&NodeId(id));
         self.nodes.remove(&id).unwrap().groups.shutdown().await;
+        self.lanes.get_mut(&id).unwrap().close();
     }
 
     fn leaders(&self) -> Vec<u64> {
@@ -216,34 +274,52 @@ fn a_dead_leader_is_replaced_and_catches_up_from_the_log() {
 
 #[test]
 fn a_follower_that_missed_what_was_purged_gets_a_snapshot() {
-    life(async || {
-        let mut cluster = Cluster::start().await;
-        cluster.write(100).await;
-        let leader = cluster.leader().await;
-        let late = (1..=3).find(|id| *id != leader).unwrap();
-        cluster.kill(late).await;
-        cluster.write(500).await;
-        cluster.sync();
-        until("purged", || cluster.first_index(leader) > 500).await;
-        cluster.boot(late).await;
-        cluster.settled().await;
-        let node = &cluster.nodes[&late];
-        assert_eq!(
-            node.seen.borrow().opened[&SLOT],
-            2,
-            "opened by the snapshot"
-        );
-        cluster.write(100).await;
-        // What it got is as good as the rest: it can lead.
-        let leader = cluster.leader().await;
-        cluster.kill(leader).await;
-        cluster.write(100).await;
-        // And restart.
-        cluster.kill(late).await;
-        cluster.boot(leader).await;
-        cluster.boot(late).await;
-        cluster.write(100).await;
-    });
+    life(async || snapshot_for_a_late_follower(false, 0).await);
+}
+
+#[test]
+fn on_disk_a_snapshot_of_many_chunks_replaces_a_late_followers_rows() {
+    life(async || snapshot_for_a_late_follower(true, 12).await);
+}
+
+async fn snapshot_for_a_late_follower(on_disk: bool, ballast: usize) {
+    let mut cluster = Cluster::start_on(on_disk).await;
+    cluster.write(100).await;
+    let leader = cluster.leader().await;
+    let late = (1..=3).find(|id| *id != leader).unwrap();
+    cluster.kill(late).await;
+    for node in cluster.nodes.values() {
+        node.ballast.set(ballast);
+    }
+    cluster.write(500).await;
+    cluster.sync();
+    until("purged", || cluster.first_index(leader) > 500).await;
+    cluster.boot(late).await;
+    cluster.settled().await;
+    let node = &cluster.nodes[&late];
+    let opened = node.seen.borrow().opened[&SLOT];
+    assert_eq!(opened, 2, "opened again by the snapshot");
+    node.ballast.set(ballast);
+    cluster.write(100).await;
+    let hashes: Vec<_> = cluster.nodes.values().map(hash).collect();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    // What it got is as good as the rest: it can lead.
+    let leader = cluster.leader().await;
+    cluster.kill(leader).await;
+    cluster.write(100).await;
+    // And restart.
+    cluster.kill(late).await;
+    cluster.boot(leader).await;
+    cluster.boot(late).await;
+    cluster.write(100).await;
+}
+
+/// Of all rows of the slot in the state store.
+fn hash(node: &TestNode<Wire>) -> u128 {
+    match wait(|done| node.state.hash(SLOT, done)) {
+        Ok(Outcome::Hash(hash)) => hash,
+        other => panic!("no hash: {other:?}"),
+    }
 }
 
 #[test]

@@ -147,6 +147,7 @@ async fn write(handle: Handle, send: Send) {
         match sent {
             Sent::Again(half, more) => (write, buffer) = (half, more),
             Sent::Done => return,
+            Sent::Closing => return handle.0.notify.notify(),
             Sent::Broken => return handle.push(Event::Closed { conn }),
         }
     }

@@ -11,12 +11,13 @@
 //! A place is given to a new connection, with the next generation, when neither task of the old
 //! one is left.
 
-use std::{collections::VecDeque, os::fd::RawFd};
+use std::{collections::VecDeque, os::fd::RawFd, sync::Arc};
 
 use jindou_core::id::{ConnId, ShardId};
 
 use crate::{
     admission::Permit,
+    counters::Counters,
     rt::WriteHalf,
     settings::NetSettings,
     sys::{self, Direction},
@@ -47,6 +48,9 @@ struct Conn {
     /// Valid while one of the halves lives, which is as long as this entry.
     fd: RawFd,
     phase: Phase,
+    /// Whether the machine may still write: until it closes, and once more when the peer does, for
+    /// the answers to what came before.
+    is_writable: bool,
     /// In the list of those with something to flush or to settle.
     dirty: bool,
     /// Its reader lives.
@@ -90,6 +94,8 @@ pub(crate) enum Sent {
     Again(WriteHalf, Vec<u8>),
     /// Nothing.
     Done,
+    /// The driver must settle the connection.
+    Closing,
     /// The connection is broken and the machine does not know yet.
     Broken,
 }
@@ -105,10 +111,11 @@ pub(crate) struct Conns {
     output_size: usize,
     open_count: usize,
     settings: NetSettings,
+    counters: Arc<Counters>,
 }
 
 impl Conns {
-    pub(crate) fn new(shard: ShardId, settings: NetSettings) -> Self {
+    pub(crate) fn new(shard: ShardId, settings: NetSettings, counters: Arc<Counters>) -> Self {
         Self {
             shard,
             places: Vec::new(),
@@ -119,6 +126,7 @@ impl Conns {
             output_size: 0,
             open_count: 0,
             settings,
+            counters,
         }
     }
 
@@ -150,6 +158,7 @@ impl Conns {
             write: Some(write),
             fd,
             phase: Phase::Open,
+            is_writable: true,
             dirty: false,
             reading: true,
             sending: false,
@@ -157,8 +166,19 @@ impl Conns {
             sending_size: 0,
             _permit: permit,
         }));
-        self.open_count += 1;
-        Some(ConnId::new(self.shard, number, place.generation))
+        let id = ConnId::new(self.shard, number, place.generation);
+        self.count_open(self.open_count + 1);
+        Some(id)
+    }
+
+    fn count_open(&mut self, count: usize) {
+        self.open_count = count;
+        self.counters.open.set(count as u64);
+    }
+
+    fn count_output(&mut self, size: usize) {
+        self.output_size = size;
+        self.counters.output_size.set(size as u64);
     }
 
     fn get(&mut self, id: ConnId) -> Option<&mut Conn> {
@@ -185,10 +205,7 @@ impl Conns {
         let is_total_over = self.output_size + bytes.len() > settings.output_total_size_max;
         let written = match find(&mut self.places, self.shard, id) {
             None => Written::Gone,
-            // After FIN or a failure nothing can leave any more.
-            Some(conn) if conn.phase == Phase::Dead || (conn.write.is_none() && !conn.sending) => {
-                Written::Gone
-            }
+            Some(conn) if !conn.is_writable => Written::Gone,
             Some(conn) => {
                 let size = conn.sending_size + conn.output.len() + bytes.len();
                 if size > settings.output_size_max
@@ -203,6 +220,7 @@ impl Conns {
                     }
                     conn.output.extend_from_slice(bytes);
                     self.output_size += bytes.len();
+                    self.counters.output_size.set(self.output_size as u64);
                     if !conn.dirty {
                         conn.dirty = true;
                         self.dirty.push(id);
@@ -217,18 +235,23 @@ impl Conns {
         written
     }
 
-    /// Ends a connection from our side: output, FIN, gone. Whether it was open.
-    pub(crate) fn close(&mut self, id: ConnId, now_ms: u64) -> bool {
-        let Some(conn) = self.get(id) else {
-            return false;
-        };
-        if conn.phase != Phase::Open {
-            return false;
+    /// Ends a connection from our side: output, FIN, gone.
+    pub(crate) fn close(&mut self, id: ConnId, now_ms: u64) {
+        self.begin_close(id, now_ms);
+        if let Some(conn) = self.get(id) {
+            conn.is_writable = false;
         }
-        conn.phase = Phase::Closing;
-        self.closing.push_back((now_ms + self.settings.close_ms, id));
-        self.mark(id);
-        true
+    }
+
+    fn begin_close(&mut self, id: ConnId, now_ms: u64) {
+        let deadline_ms = now_ms + self.settings.close_ms;
+        if let Some(conn) = self.get(id)
+            && conn.phase == Phase::Open
+        {
+            conn.phase = Phase::Closing;
+            self.closing.push_back((deadline_ms, id));
+            self.mark(id);
+        }
     }
 
     /// Cuts a connection off. Its tasks notice and end.
@@ -237,9 +260,10 @@ impl Conns {
             return;
         };
         conn.phase = Phase::Dead;
+        conn.is_writable = false;
         let output = std::mem::take(&mut conn.output);
         let fd = conn.fd;
-        self.output_size -= output.len();
+        self.count_output(self.output_size - output.len());
         self.recycle(output);
         sys::shutdown(fd, Direction::Both);
         self.mark(id);
@@ -254,7 +278,7 @@ impl Conns {
         conn.reading = false;
         let was_open = conn.phase == Phase::Open;
         if clean {
-            self.close(id, now_ms);
+            self.begin_close(id, now_ms);
             self.mark(id);
         } else {
             self.kill(id);
@@ -279,22 +303,24 @@ impl Conns {
         if ok && conn.phase != Phase::Dead && !conn.output.is_empty() {
             std::mem::swap(&mut conn.output, &mut buffer);
             conn.sending_size = buffer.len();
-            self.output_size -= done;
+            self.count_output(self.output_size - done);
             return Sent::Again(write, buffer);
         }
         conn.sending = false;
         conn.write = Some(write);
         let was_open = conn.phase == Phase::Open;
-        self.output_size -= done;
+        self.count_output(self.output_size - done);
         self.recycle(buffer);
         if ok {
-            self.settle(id);
-            Sent::Done
-        } else {
-            self.kill(id);
-            self.settle(id);
-            if was_open { Sent::Broken } else { Sent::Done }
+            // Not settled here: the machine may have bytes of this connection still to answer.
+            if was_open {
+                return Sent::Done;
+            }
+            self.mark(id);
+            return Sent::Closing;
         }
+        self.kill(id);
+        if was_open { Sent::Broken } else { Sent::Closing }
     }
 
     /// Hands out every send that can start, and settles what is closing.
@@ -330,10 +356,11 @@ impl Conns {
             return;
         }
         let is_over = !conn.reading;
+        conn.is_writable = false;
         drop(conn.write.take());
         if is_over && let Some(place) = self.places.get_mut(id.place()) {
             place.conn = None;
-            self.open_count -= 1;
+            self.count_open(self.open_count - 1);
             if let Ok(number) = u32::try_from(id.place()) {
                 self.free.push(number);
             }

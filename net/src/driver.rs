@@ -50,11 +50,6 @@ pub trait Machine {
     /// One pure turn.
     fn step(&mut self, now: Now, inbox: &mut Inbox, outbox: &mut Outbox) -> Stepped;
 
-    /// Whether nothing is under way that a drain should wait for.
-    fn is_idle(&self) -> bool {
-        true
-    }
-
     /// Whether nothing waits in the machine; a drain goes on until then.
     fn is_idle(&self) -> bool {
         true
@@ -128,12 +123,14 @@ impl<M: Machine, E: Executor> Driver<M, E> {
     async fn gather(&mut self) {
         let waker = self.handle.waker();
         let parking = &waker.0.parking;
+        let is_due = self.yielder.is_due();
         parking.announce();
         let is_more = self.take_in()
+            || is_due
             || self.stepped.more
             || !self.handle.0.inbox.borrow().is_empty()
             || self.stop.is_draining() != self.drain.is_some();
-        if is_more || self.yielder.is_due() {
+        if is_more {
             parking.awake();
             self.yielder.let_others_run().await;
         } else {
@@ -183,9 +180,6 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         }
         self.publish();
         self.handle.flush();
-        let conns = shared.conns.borrow();
-        shared.counters.open.set(conns.count() as u64);
-        shared.counters.output_size.set(conns.output_size() as u64);
     }
 
     fn perform(&mut self, now: Now) {
@@ -271,7 +265,6 @@ impl<M: Machine, E: Executor> Driver<M, E> {
             && self.handle.is_idle()
             && self.machine.is_idle()
             && self.mesh.kept_count() == 0
-            && self.machine.is_idle()
             && !self.stepped.more;
         let was_quiet = drain.quiet_ms.is_some();
         if is_quiet {

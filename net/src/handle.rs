@@ -91,10 +91,10 @@ impl Handle {
         Self(Rc::new(Shared {
             shard,
             settings,
-            counters,
+            counters: Arc::clone(&counters),
             waker,
             inbox: RefCell::default(),
-            conns: RefCell::new(Conns::new(shard, settings)),
+            conns: RefCell::new(Conns::new(shard, settings, counters)),
             notify: Notify::default(),
             gate: Gate::default(),
             sources: RefCell::default(),

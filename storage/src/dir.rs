@@ -8,7 +8,7 @@
 //!        install/   snapshots that are being received
 //! ```
 //!
-//! A directory that holds anything without our FORMAT file belongs to another program: it is
+//! A directory that holds anything but logs without our FORMAT file belongs to another program: it is
 //! refused and nothing in it is touched or created. FORMAT is the first thing that is written, and
 //! appears at once (temporary file, fsync, rename, fsync of the directory).
 
@@ -310,8 +310,10 @@ fn foreign(root: &Path) -> Result<Option<String>, DirError> {
     for entry in entries {
         let name = entry.map_err(at(root))?.file_name();
         let name = name.to_string_lossy();
-        // What a first start leaves when it dies before the rename, and what mkfs leaves.
-        if ![LOCK_FILE, FORMAT_DRAFT, "lost+found"].contains(&&*name) {
+        // What a first start leaves when it dies before the rename, what mkfs leaves, and logs,
+        // which deployments put beside the data.
+        let is_ours = [LOCK_FILE, FORMAT_DRAFT, "lost+found", "logs"].contains(&&*name);
+        if !is_ours && !name.ends_with(".log") {
             names.push(name.into_owned());
         }
     }

@@ -43,6 +43,8 @@ pub mod state;
 mod storage;
 #[cfg(test)]
 mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use completion::{
     Answers, Completion, CompletionSender, Done, Outcome, Wake, completions, wait,

@@ -24,6 +24,11 @@ impl GroupIndex {
         &self.segments
     }
 
+    /// The last purged index.
+    pub(super) fn mark(&self) -> Option<u64> {
+        self.mark
+    }
+
     pub(super) fn first(&self) -> Option<u64> {
         self.segments.first().map(|segment| segment.first)
     }

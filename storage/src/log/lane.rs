@@ -303,9 +303,8 @@ impl Lane {
             next = self.requests.try_recv().ok();
         }
         if !done.is_empty() || !batch.is_empty() {
-            self.commit(batch, done);
+            self.commit(batch, size, done);
         }
-        self.shared.queue_size.fetch_sub(size, Ordering::Relaxed);
     }
 
     /// Adds a write to the batch, or answers a read. Gives the size of the request's entries.
@@ -347,7 +346,7 @@ impl Lane {
                 mark,
                 done: to,
             } => {
-                batch.purge(group, index, &mark);
+                self.store.purge(group, index, &mark, batch);
                 done.push(to);
             }
             Request::Read {
@@ -380,11 +379,14 @@ impl Lane {
         Ok(state)
     }
 
-    fn commit(&mut self, mut batch: Batch, done: Vec<Done>) {
+    fn commit(&mut self, mut batch: Batch, size: usize, done: Vec<Done>) {
         for (group, committed) in mem::take(&mut *lock(&self.shared.committed)) {
             batch.committed(group, &committed);
         }
-        match self.store.commit(batch) {
+        let result = self.store.commit(batch);
+        // Before the answers, so that they show that there is room.
+        self.shared.queue_size.fetch_sub(size, Ordering::Relaxed);
+        match result {
             Ok(()) => {
                 for done in done {
                     self.answers.push(done, Ok(Outcome::Done));
@@ -423,7 +425,7 @@ impl Lane {
     fn close(&mut self) {
         if self.failure.is_none() {
             match self.store.batch() {
-                Ok(batch) => self.commit(batch, Vec::new()),
+                Ok(batch) => self.commit(batch, 0, Vec::new()),
                 Err(e) => self.poison(&e, Vec::new()),
             }
         }

@@ -126,14 +126,6 @@ impl Batch {
         let value = log_meta::encode(committed);
         self.meta.insert((group, What::Committed), value);
     }
-
-    pub(super) fn purge(&mut self, group: u16, index: u64, mark: &[u8]) {
-        if self.purged.get(&group).is_none_or(|old| *old < index) {
-            self.purged.insert(group, index);
-            let value = log_meta::encode_purged(index, mark);
-            self.meta.insert((group, What::Purged), value);
-        }
-    }
 }
 
 impl LogStore {
@@ -382,6 +374,17 @@ impl LogStore {
                 generation.in_memory = false;
                 self.recycler.give(Job::Flush(generation.keyspace.clone()));
             }
+        }
+    }
+
+    /// Moves the purge mark of a group; never back.
+    pub(super) fn purge(&self, group: u16, index: u64, mark: &[u8], batch: &mut Batch) {
+        let stored = self.groups.get(&group).and_then(GroupIndex::mark);
+        let known = batch.purged.get(&group).copied().or(stored);
+        if known.is_none_or(|known| known < index) {
+            batch.purged.insert(group, index);
+            let value = log_meta::encode_purged(index, mark);
+            batch.meta.insert((group, What::Purged), value);
         }
     }
 

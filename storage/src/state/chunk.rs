@@ -197,7 +197,7 @@ mod tests {
             writer.add(raw.table, &raw.key, &raw.value.unwrap_or_default());
             let mut bytes = writer.finish().to_vec();
             let place = place.index(bytes.len());
-            bytes[place] ^= 1 << bit;
+            bytes[place] ^= 1u8 << bit;
             prop_assert!(parse(&bytes, SLOT, 0).is_err());
         }
 
