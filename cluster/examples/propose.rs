@@ -1,18 +1,18 @@
-//! What a proposal costs: 64 groups of one replica over the real log lane, fsync before every
+//! What a proposal costs: 64 groups of one replica over the real lanes, fsync before every
 //! confirmation, a shard that only counts.
 //!
 //! ```text
-//! cargo run --release -p jindou-cluster --example propose -- [seconds] [memory] [dir]
+//! cargo run --release -p jindou-cluster --example propose -- [seconds] [memory] [dir] [64x16 ...]
 //! ```
 //!
 //! A closed loop: a number of entries is in flight, spread over the groups; each committed one is
 //! followed by the next of its group. Latency is from the proposal to `Event::Committed`. The lanes
-//! wake the shard through an eventfd, as a node's do. With `memory` the log is the memory twin:
+//! wake the shard through an eventfd, as a node's do. With `memory` they are the memory twins:
 //! what remains is openraft and ours.
 
 #![expect(
     clippy::unwrap_used,
-    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
     clippy::cast_possible_truncation,
     reason = "a measurement, not a server"
 )]
@@ -41,7 +41,8 @@ use jindou_core::{
     row::Persist,
 };
 use jindou_storage::{
-    Completion, LogLane, LogOptions, LogStorage, MemoryLog, MemoryState, StateStorage, completions,
+    Completion, LogStorage, MemoryLog, MemoryState, StateStorage, Storage, StorageOptions,
+    completions,
 };
 
 const SLOT_COUNT: u16 = 64;
@@ -69,21 +70,57 @@ fn main() {
         "shard",
         "µs/msg"
     );
-    for (in_flight, per_entry) in [(1, 1), (1, 16), (4, 16), (64, 16), (1024, 16)] {
+    for (in_flight, per_entry) in cases(&args) {
         let path = dir.join(format!("propose-{}", std::process::id()));
         let _ = std::fs::remove_dir_all(&path);
-        let log: Arc<dyn LogStorage> = if in_memory {
-            Arc::new(MemoryLog::new())
-        } else {
-            let options = LogOptions::new(path.clone());
-            Arc::new(LogLane::open(&options, Arc::new(|e| panic!("{e}"))).unwrap())
+        let storage = (!in_memory).then(|| open(path.join("data")));
+        let lanes: Lanes = match &storage {
+            Some(storage) => (storage.log(), storage.state()),
+            None => (Arc::new(MemoryLog::new()), Arc::new(MemoryState::new())),
         };
         let run = move || {
             let seconds = Duration::from_secs(seconds);
-            Runtime::new(1).block_on(Bench::run(log, in_flight, per_entry, seconds));
+            Runtime::new(1).block_on(Bench::run(lanes, in_flight, per_entry, seconds));
         };
         std::thread::spawn(run).join().unwrap();
+        if let Some(storage) = storage {
+            storage.close();
+        }
         let _ = std::fs::remove_dir_all(&path);
+    }
+}
+
+type Lanes = (Arc<dyn LogStorage>, Arc<dyn StateStorage>);
+
+fn open(path: PathBuf) -> Storage {
+    Storage::open(&StorageOptions {
+        path,
+        node: NodeId(1),
+        slot_count: SLOT_COUNT,
+        on_fatal: Arc::new(|error| panic!("{error}")),
+        on_synced: Arc::new(|_| {}),
+    })
+    .unwrap()
+}
+
+/// What the process holds in memory, in MB.
+fn resident() -> f64 {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: f64 = status.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096.0 / 1e6
+}
+
+/// Entries in flight and messages per entry: as asked for (`64x16`), or a ladder.
+fn cases(args: &[String]) -> Vec<(usize, usize)> {
+    let asked: Vec<_> = args
+        .iter()
+        .filter_map(|arg| arg.split_once('x'))
+        .filter_map(|(entries, messages)| Some((entries.parse().ok()?, messages.parse().ok()?)))
+        .collect();
+    if asked.is_empty() {
+        vec![(1, 1), (1, 16), (4, 16), (64, 16), (1024, 16)]
+    } else {
+        asked
     }
 }
 
@@ -119,8 +156,8 @@ impl Used {
 }
 
 impl Bench {
-    async fn run(log: Arc<dyn LogStorage>, in_flight: usize, per_entry: usize, length: Duration) {
-        let state: Arc<dyn StateStorage> = Arc::new(MemoryState::new());
+    async fn run(lanes: Lanes, in_flight: usize, per_entry: usize, length: Duration) {
+        let (log, state) = lanes;
         let (wake, woken) = eventfd();
         let (sender, receiver) = completions(ShardId(0), wake);
         let (inbox, mut events) = mpsc::unbounded::<Event>();
@@ -187,6 +224,7 @@ impl Bench {
             }
         }));
         let slots: Vec<_> = (0..SLOT_COUNT).map(SlotId).chain([CLUSTER_SLOT]).collect();
+        let before = resident();
         let start = Instant::now();
         groups.open(&slots).await.unwrap();
         let members = BTreeMap::from([(NodeId(1), Node::default())]);
@@ -195,6 +233,7 @@ impl Bench {
             Runtime::sleep(Duration::from_millis(1)).await;
         }
         let opening = start.elapsed();
+        let size = resident() - before;
         let idle = cpu(libc::CLOCK_PROCESS_CPUTIME_ID);
         Runtime::sleep(Duration::from_millis(500)).await;
         let idle = cpu(libc::CLOCK_PROCESS_CPUTIME_ID) - idle;
@@ -225,7 +264,7 @@ impl Bench {
         });
         println!(
             "{:>8} {:>8} | {:>9.0} {:>10.0} | {:>7.3} {:>7.3} {:>8.3} {:>8.3} | {:>8.2} {:>8.2} \
-             {:>8.3}   65 groups led after {:.0} ms, idle {:.2} % of a core",
+             {:>8.3}   65 groups led after {:.0} ms, took {:.1} MB, idle {:.2} % of a core",
             in_flight,
             per_entry,
             count / length,
@@ -238,8 +277,10 @@ impl Bench {
             shard * 1e6 / count,
             process * 1e6 / count / per_entry as f64,
             opening.as_secs_f64() * 1e3,
+            size,
             idle * 200.0,
         );
+        drop(latency);
         groups.shutdown().await;
     }
 

@@ -36,6 +36,10 @@ pub(crate) struct Group<R: AsyncRuntime> {
     pub(crate) router: Router,
     /// The term in which the shard was told that it leads.
     leading: Cell<Option<u64>>,
+    /// The term of this node's own first entry, as of the last review.
+    reviewed: Cell<Option<u64>>,
+    /// Somebody wakes the group already.
+    waking: Cell<bool>,
     /// The group has stopped by itself, for good.
     failed: Cell<bool>,
     /// This node is the only voter.
@@ -61,6 +65,8 @@ impl<R: AsyncRuntime> Group<R> {
             log,
             router,
             leading: Cell::new(None),
+            reviewed: Cell::new(None),
+            waking: Cell::new(false),
             failed: Cell::new(false),
             alone: Cell::new(false),
             hibernated: Cell::new(false),
@@ -108,7 +114,7 @@ impl<R: AsyncRuntime> Group<R> {
             // Nobody will ask for it again.
             self.log.borrow_mut().forget_to(log_id.index);
         }
-        if self.leading.get() != self.shared.led_term() {
+        if self.reviewed.get() != self.shared.led_term() {
             self.review();
         }
     }
@@ -148,9 +154,10 @@ impl<R: AsyncRuntime> Group<R> {
                 .map(|leader| leader.term);
             (metrics.current_leader, led)
         };
+        self.reviewed.set(self.shared.led_term());
         let led = led
             .filter(|_| self.runs())
-            .filter(|term| self.shared.led_term() == Some(*term));
+            .filter(|term| self.reviewed.get() == Some(*term));
         let told = self.leading.replace(led);
         if told != led {
             let slot = self.shared.slot;
@@ -239,6 +246,14 @@ impl<R: AsyncRuntime> Group<R> {
     /// Wakes a group that has not heard from its quorum for longer than its lease, and proposes
     /// again what it refused.
     async fn wake(self: Rc<Self>) {
+        if self.waking.replace(true) {
+            return;
+        }
+        self.bring_quorum().await;
+        self.waking.set(false);
+    }
+
+    async fn bring_quorum(self: &Rc<Self>) {
         let deadline = R::Instant::now() + WAKE_TIMEOUT;
         while self.shared.is_asleep() {
             if R::Instant::now() >= deadline || self.raft.trigger().heartbeat().await.is_err() {

@@ -295,7 +295,7 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
 
     /// [`Effect::Applied`](jindou_core::effect::Effect::Applied).
     pub fn applied(&self, slot: SlotId, log_id: LogId) {
-        if let Some(group) = self.0.groups.borrow().get(&GroupId::of(slot)) {
+        if let Some(group) = self.group(slot) {
             group.applied(log_id);
         } else if let Some(opening) = self.0.opening.borrow().get(&GroupId::of(slot)) {
             opening.set_applied(log_id);

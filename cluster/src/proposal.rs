@@ -28,41 +28,40 @@ pub(crate) trait Proposals {
     fn refused(&self, proposal: u64, entry: Bytes, verdict: Verdict);
 }
 
-struct Waiting {
+struct Waiting<T> {
     group: Rc<dyn Proposals>,
     proposal: u64,
     entry: Bytes,
-}
-
-/// Goes with a proposal through openraft. Dropped without an answer (the group stopped), it says
-/// that the proposal failed.
-pub(crate) struct WriteResponder<T> {
-    waiting: Option<Waiting>,
     judge: fn(T) -> Verdict,
 }
 
-impl<T> WriteResponder<T> {
-    fn answer(&mut self, verdict: Verdict) {
-        if let Some(waiting) = self.waiting.take()
-            && verdict != Verdict::Committed
-        {
-            waiting
-                .group
-                .refused(waiting.proposal, waiting.entry, verdict);
+/// Goes with a proposal through openraft. Dropped without an answer (the group stopped), it says
+/// that the proposal failed. Boxed, since openraft keeps a ring of 8,192 of them per group, whose
+/// every place is touched in time.
+pub(crate) struct WriteResponder<T>(Option<Box<Waiting<T>>>);
+
+impl<T> Waiting<T> {
+    fn answer(self, verdict: Verdict) {
+        if verdict != Verdict::Committed {
+            self.group.refused(self.proposal, self.entry, verdict);
         }
     }
 }
 
 impl<T> Drop for WriteResponder<T> {
     fn drop(&mut self) {
-        self.answer(Verdict::Failed);
+        if let Some(waiting) = self.0.take() {
+            waiting.answer(Verdict::Failed);
+        }
     }
 }
 
 impl<C: RaftTypeConfig, T: 'static> Responder<C, T> for WriteResponder<T> {
     fn on_complete(mut self, result: T) {
-        let verdict = (self.judge)(result);
-        self.answer(verdict);
+        if let Some(waiting) = self.0.take() {
+            let verdict = (waiting.judge)(result);
+            waiting.answer(verdict);
+        }
     }
 }
 
@@ -72,12 +71,10 @@ pub(crate) fn responder<C: RaftTypeConfig>(
     proposal: u64,
     entry: Bytes,
 ) -> WriteResponder<ClientWriteResult<C>> {
-    WriteResponder {
-        waiting: Some(Waiting {
-            group,
-            proposal,
-            entry,
-        }),
+    WriteResponder(Some(Box::new(Waiting {
+        group,
+        proposal,
+        entry,
         judge: |result| match result {
             Ok(_) => Verdict::Committed,
             Err(ClientWriteError::ForwardToLeader(forward))
@@ -92,5 +89,5 @@ pub(crate) fn responder<C: RaftTypeConfig>(
                 | ClientWriteError::PreconditionFailed(_),
             ) => Verdict::Failed,
         },
-    }
+    })))
 }

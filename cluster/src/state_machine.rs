@@ -168,6 +168,7 @@ impl<R: AsyncRuntime> RaftStateMachine<TypeConfig<R>> for StateMachine<R> {
     where
         S: Stream<Item = io::Result<EntryResponder<TypeConfig<R>>>> + Unpin,
     {
+        self.wait_for_state_lane().await;
         let (mut last, mut count, mut size) = (None, 0, 0);
         while let Some((entry, responder)) = entries.try_next().await? {
             last = Some(entry.log_id.index);

@@ -1,7 +1,7 @@
 //! Three replicas in one thread: the code of one node, over a transport that is a function call.
 //! Links, placement and membership come later; this shows that they find everything in place.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 mod support;
 

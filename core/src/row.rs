@@ -162,7 +162,7 @@ pub enum Read {
         /// Which end of the range is cut.
         from_start: bool,
     },
-    /// For each channel what a conversation shows of it.
+    /// For each channel what a conversation shows of it. All channels are of one slot.
     Digests {
         /// The reader.
         uid: Name,

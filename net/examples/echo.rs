@@ -5,6 +5,8 @@
 //! cargo run --release -p jindou-net --example echo -- serve 127.0.0.1:7007 auto 1 0 &
 //! cargo run --release -p jindou-net --example echo -- load 127.0.0.1:7007 <pid> 200 1 128 2 1
 //!     connections, in flight each, bytes, seconds, CPU to run on
+//! cargo run --release -p jindou-net --example echo -- fanout 127.0.0.1:7007 <pid> 1000 1 200 2 1
+//!     receivers, in flight, bytes, seconds, CPU; the server must run with FANOUT=1 set
 //! cargo run --release -p jindou-net --example echo -- idle 127.0.0.1:7007 <pid> 10000
 //! cargo run --release -p jindou-net --example echo -- http 127.0.0.1:7008 <pid> 100 1 2 1
 //! ```
@@ -18,6 +20,7 @@
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::cast_precision_loss,
+    clippy::wildcard_enum_match_arm,
     reason = "an example"
 )]
 
@@ -52,6 +55,7 @@ fn main() -> Outcome {
             serve(address.parse()?, driver, shards.parse()?, cpu.parse()?)
         }
         ["load", address, pid, rest @ ..] => load(address.parse()?, pid, &numbers(rest)?),
+        ["fanout", address, pid, rest @ ..] => fanout(address.parse()?, pid, &numbers(rest)?),
         ["http", address, pid, rest @ ..] => http(address.parse()?, pid, &numbers(rest)?),
         ["idle", address, pid, count] => idle(address.parse()?, pid, count.parse()?),
         _ => Err("see the head of net/examples/echo.rs".into()),
@@ -73,6 +77,36 @@ fn echo(_: Now, inbox: &mut Inbox, outbox: &mut Outbox) -> Stepped {
         }
     }
     Stepped { more: false, wake_at_ms: None }
+}
+
+type Step = dyn FnMut(Now, &mut Inbox, &mut Outbox) -> Stepped;
+
+/// Sends what comes to every connection.
+fn everyone() -> impl FnMut(Now, &mut Inbox, &mut Outbox) -> Stepped {
+    let mut conns = std::collections::BTreeSet::new();
+    move |_, inbox, outbox| {
+        for event in inbox.events.drain(..) {
+            match event {
+                Event::Opened { conn, .. } => {
+                    conns.insert(conn);
+                }
+                Event::Closed { conn } => {
+                    conns.remove(&conn);
+                }
+                Event::Bytes { range, .. } => {
+                    for &conn in &conns {
+                        let start = outbox.bytes.len();
+                        let bytes = inbox.bytes.get(range.clone()).unwrap_or_default();
+                        outbox.bytes.extend_from_slice(bytes);
+                        let range = start..outbox.bytes.len();
+                        outbox.effects.push(Effect::Write { conn, range });
+                    }
+                }
+                _ => {}
+            }
+        }
+        Stepped { more: false, wake_at_ms: None }
+    }
 }
 
 struct Nobody;
@@ -120,13 +154,17 @@ fn serve(address: SocketAddr, driver: &str, shard_count: u16, cpu: usize) -> Out
         let handle = context.handle.clone();
         let shard = usize::from(context.shard.0);
         let mut own = sockets.iter().filter_map(|of_port| of_port.get(shard)?.try_clone().ok());
-        let driver = Driver::new(context, echo, Nobody);
+        let machine: Box<Step> = match std::env::var_os("FANOUT") {
+            Some(_) => Box::new(everyone()),
+            None => Box::new(echo),
+        };
+        let driver = Driver::new(context, machine, Nobody);
         if let (Some(tcp), Some(http), Ok(driver)) = (own.next(), own.next(), driver) {
             let listening = handle.listen(tcp, Port::Tcp, clients.clone());
             let serving =
                 handle.serve_http(http, clients.clone(), HttpSettings::default(), Rc::new(Hello));
             println!("{listening:?} {serving:?}");
-            driver.run().await;
+            let _ = driver.run().await;
         }
     })?;
     Ok(shards.wait()?)
@@ -234,6 +272,74 @@ fn measure(
         "{count} x {depth}: {:.0}/s, {:.3} us CPU per operation, server busy {:.2}",
         done / wall,
         cpu / done * 1e6,
+        cpu / wall
+    );
+    Ok(())
+}
+
+/// One sender, many receivers, the sender among them: it sends the next message when it has got
+/// its own copy of one.
+fn fanout(address: SocketAddr, pid: &str, numbers: &[usize]) -> Outcome {
+    let &[count, depth, size, seconds, cpu] = numbers else {
+        return Err("receivers, in flight, bytes, seconds, CPU".into());
+    };
+    pin(cpu)?;
+    let mut poller = Poller::new(count)?;
+    let mut streams = Vec::new();
+    for place in 0..count {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_nonblocking(true)?;
+        poller.add(&stream, place)?;
+        streams.push(stream);
+    }
+    std::thread::sleep(Duration::from_millis(200));
+    let message = vec![b'm'; size];
+    for _ in 0..depth {
+        streams[0].write_all(&message)?;
+    }
+    let mut buffer = vec![0; 256 << 10];
+    let warm = Instant::now() + Duration::from_millis(300);
+    let end = warm + Duration::from_secs(seconds as u64);
+    let mut measured: Option<(Instant, f64, u64, u64)> = None;
+    let (mut bytes, mut reads, mut own) = (0_u64, 0_u64, 0);
+    loop {
+        let now = Instant::now();
+        if measured.is_none() && now >= warm {
+            measured = Some((now, cpu_time(pid)?, bytes, reads));
+        }
+        if now >= end {
+            break;
+        }
+        for place in poller.wait()? {
+            match streams[place].read(&mut buffer) {
+                Ok(0) => return Err("closed".into()),
+                Ok(got) => {
+                    bytes += got as u64;
+                    reads += 1;
+                    if place == 0 {
+                        own += got;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error.into()),
+            }
+            while own >= size {
+                own -= size;
+                streams[0].write_all(&message)?;
+            }
+        }
+    }
+    let (since, cpu_before, bytes_before, reads_before) = measured.ok_or("too short")?;
+    let wall = since.elapsed().as_secs_f64();
+    let cpu = cpu_time(pid)? - cpu_before;
+    let deliveries = (bytes - bytes_before) as f64 / size as f64;
+    println!(
+        "{count} receivers, {depth} in flight: {:.0} deliveries/s, {:.3} us CPU per delivery, \
+         {:.1} per read, server busy {:.2}",
+        deliveries / wall,
+        cpu / deliveries * 1e6,
+        deliveries / (reads - reads_before) as f64,
         cpu / wall
     );
     Ok(())

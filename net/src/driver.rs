@@ -130,11 +130,13 @@ impl<M: Machine, E: Executor> Driver<M, E> {
             || self.stepped.more
             || !self.handle.0.inbox.borrow().is_empty()
             || self.stop.is_draining() != self.drain.is_some();
-        if is_more {
+        let deadline_ms = self.deadline();
+        let is_late = deadline_ms.is_some_and(|at| at <= self.handle.now().mono_ms);
+        if is_more || is_late {
             parking.awake();
             self.yielder.let_others_run().await;
         } else {
-            self.timer.arm(self.deadline(), &self.handle);
+            self.timer.arm(deadline_ms, &self.handle);
             self.timer.wait(&self.handle.0.notify).await;
             parking.awake();
         }
@@ -246,6 +248,7 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         for listening in self.handle.0.listening.borrow_mut().drain(..) {
             listening.stop();
         }
+        self.handle.0.is_draining.set(true);
         self.handle.push(Event::Drain);
         self.drain = Some(Drain {
             deadline_ms: now.mono_ms + self.handle.0.settings.drain_ms,
@@ -305,6 +308,8 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         self.yielder.run_empty().await;
         self.handle.flush();
         shared.inbox.borrow_mut().clear();
+        // They hold ends of queues, and whoever is at the other end must notice.
+        shared.sources.borrow_mut().clear();
     }
 }
 

@@ -52,6 +52,7 @@ pub(crate) struct Shared {
     pub(crate) shared_buffer: Option<SharedBuffer>,
     /// For reads on io_uring.
     pub(crate) pool: RefCell<BufferPool>,
+    pub(crate) is_draining: Cell<bool>,
     holds: Cell<usize>,
     callers: RefCell<Callers>,
     origin: Instant,
@@ -102,6 +103,7 @@ impl Handle {
             driver,
             shared_buffer: SharedBuffer::new(driver, READ_SIZE),
             pool: RefCell::new(BufferPool::new(READ_SIZE)),
+            is_draining: Cell::new(false),
             holds: Cell::new(0),
             callers: RefCell::default(),
             origin,

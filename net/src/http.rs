@@ -214,7 +214,7 @@ impl<S: HttpService> Service<Request<Incoming>> for Exchange<S> {
             let mut response = Response::new(Whole { bytes: answer.body, _hold: hold });
             *response.status_mut() = answer.status;
             *response.headers_mut() = answer.headers;
-            if must_close {
+            if must_close || handle.0.is_draining.get() {
                 let close = header::HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }

@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener},
     os::fd::{AsRawFd, RawFd},
     rc::Rc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use jindou_core::effect::{Event, Port};
@@ -22,6 +22,9 @@ use crate::{
     sys::{self, Direction},
 };
 
+/// How long [`bind`] waits for an address that is in use, and between its tries.
+const BIND_PATIENCE: Duration = Duration::from_secs(2);
+const BIND_PAUSE: Duration = Duration::from_millis(20);
 /// Connections that may wait to be accepted, per socket.
 const BACKLOG: i32 = 4096;
 /// Accepts under way at once per socket on io_uring. On epoll one task takes all that wait.
@@ -33,12 +36,19 @@ const REST: Duration = Duration::from_millis(100);
 
 /// Binds an address once per shard (SO_REUSEPORT), and all or none. Port 0 picks a port, the same
 /// for all. Call before the shards start, so that an address that is taken fails the start; one
-/// that another process of ours listens on counts as taken, although the kernel would let us in.
+/// that another process of ours listens on counts as taken, although the kernel would let us in
+/// and give us a share of its connections.
+///
+/// The kernel closes the sockets of a killed process on io_uring some time after its end, so an
+/// address in use is tried again for two seconds.
 pub fn bind(address: SocketAddr, shard_count: u16) -> io::Result<Vec<TcpListener>> {
-    let probe = socket(address)?;
-    probe.bind(&address.into())?;
-    probe.listen(1)?;
-    drop(probe);
+    let begin = Instant::now();
+    while let Err(error) = try_alone(address) {
+        if error.kind() != io::ErrorKind::AddrInUse || begin.elapsed() > BIND_PATIENCE {
+            return Err(error);
+        }
+        std::thread::sleep(BIND_PAUSE);
+    }
     let mut address = address;
     let mut listeners = Vec::new();
     for _ in 0..shard_count.max(1) {
@@ -51,6 +61,13 @@ pub fn bind(address: SocketAddr, shard_count: u16) -> io::Result<Vec<TcpListener
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// Whether nobody else listens there.
+fn try_alone(address: SocketAddr) -> io::Result<()> {
+    let socket = socket(address)?;
+    socket.bind(&address.into())?;
+    socket.listen(1)
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
@@ -202,4 +219,31 @@ impl Accept for Clients {
 /// limit in force.
 pub fn raise_open_files() -> io::Result<u64> {
     sys::raise_open_files()
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+    use super::*;
+
+    #[test]
+    fn every_shard_gets_a_socket_of_the_same_port_and_nobody_else_does() {
+        let listeners = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 3).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        assert!(listeners.iter().all(|socket| socket.local_addr().unwrap() == address));
+        assert_eq!(bind(address, 1).unwrap_err().kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn an_address_that_becomes_free_is_waited_for() {
+        let listeners = bind(SocketAddr::from(([127, 0, 0, 1], 0)), 1).unwrap();
+        let address = listeners[0].local_addr().unwrap();
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(100));
+            drop(listeners);
+        });
+        assert_eq!(bind(address, 2).unwrap().len(), 2);
+        thread.join().unwrap();
+    }
 }

@@ -1,6 +1,6 @@
 //! The HTTP server on real sockets, on both drivers.
 
-#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+#![expect(clippy::unwrap_used, reason = "tests")]
 
 mod common;
 
@@ -194,6 +194,7 @@ fn a_request_under_way_is_answered_in_a_drain() {
         let shards = node.shards.take().unwrap();
         shards.stop().drain();
         assert_eq!(answer(&mut stream).1, "GET /slow  0");
+        assert!(is_closed(&mut stream));
         shards.wait().unwrap();
     }
 }

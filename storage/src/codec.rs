@@ -102,10 +102,7 @@ pub(crate) fn name_prefix(
 ) -> Result<Writer, StorageError> {
     let bytes = name_bytes(keyspace, name)?;
     let size = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
-    Ok(Writer::with_capacity(bytes.len() + 32)
-        .slot(slot)
-        .u16(size)
-        .bytes(bytes))
+    Ok(Writer::with_capacity(bytes.len() + 32).slot(slot).u16(size).bytes(bytes))
 }
 
 /// `slot | kind u8 | length u16 | id`: how keys of a channel begin.
@@ -116,11 +113,7 @@ pub(crate) fn channel_prefix(
 ) -> Result<Writer, StorageError> {
     let bytes = name_bytes(keyspace, &channel.id)?;
     let size = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
-    Ok(Writer::with_capacity(bytes.len() + 32)
-        .slot(slot)
-        .u8(channel.kind)
-        .u16(size)
-        .bytes(bytes))
+    Ok(Writer::with_capacity(bytes.len() + 32).slot(slot).u8(channel.kind).u16(size).bytes(bytes))
 }
 
 /// What is left of a key or value. Every method gives `None` when there is too little.

@@ -77,21 +77,14 @@ pub struct CompletionSender(Arc<Shard>);
 /// Makes the completion queue of a shard. `wake` is called after every drain that answered it.
 pub fn completions(shard: ShardId, wake: Wake) -> (CompletionSender, flume::Receiver<Completion>) {
     let (queue, receiver) = flume::unbounded();
-    let shard = Shard {
-        id: shard,
-        queue,
-        wake,
-    };
+    let shard = Shard { id: shard, queue, wake };
     (CompletionSender(Arc::new(shard)), receiver)
 }
 
 impl CompletionSender {
     /// Where the answer to a request goes. The token comes back in [`Completion::Answer`].
     pub fn done(&self, token: u64) -> Done {
-        Done {
-            sender: self.clone(),
-            token,
-        }
+        Done { sender: self.clone(), token }
     }
 
     /// The shard.

@@ -126,12 +126,7 @@ impl DataDir {
             Some(format) => format,
             None => {
                 fs::create_dir_all(root).map_err(at(root))?;
-                Format {
-                    version: FORMAT_VERSION,
-                    node: node.0,
-                    slot_count,
-                    created_ms: unix_ms(),
-                }
+                Format { version: FORMAT_VERSION, node: node.0, slot_count, created_ms: unix_ms() }
             }
         };
         format.check(root, node, slot_count)?;
@@ -141,11 +136,7 @@ impl DataDir {
             Some(found) => found.check(root, node, slot_count)?,
             None => format.write(root)?,
         }
-        Ok(Self {
-            root: root.to_owned(),
-            created_ms: format.created_ms,
-            _lock: lock,
-        })
+        Ok(Self { root: root.to_owned(), created_ms: format.created_ms, _lock: lock })
     }
 
     /// The directory.
@@ -190,16 +181,11 @@ impl Format {
         let mut text = String::new();
         match File::open(&path) {
             Ok(file) => {
-                file.take(FORMAT_SIZE_MAX)
-                    .read_to_string(&mut text)
-                    .map_err(at(&path))?;
+                file.take(FORMAT_SIZE_MAX).read_to_string(&mut text).map_err(at(&path))?;
             }
             Err(e) if matches!(e.kind(), io::ErrorKind::NotFound) => {
                 return match foreign(root)? {
-                    Some(found) => Err(DirError::Foreign {
-                        path: root.to_owned(),
-                        found,
-                    }),
+                    Some(found) => Err(DirError::Foreign { path: root.to_owned(), found }),
                     None => Ok(None),
                 };
             }
@@ -207,10 +193,7 @@ impl Format {
         }
         Self::parse(&text)
             .map(Some)
-            .map_err(|reason| DirError::Damaged {
-                path: root.to_owned(),
-                reason,
-            })
+            .map_err(|reason| DirError::Damaged { path: root.to_owned(), reason })
     }
 
     fn parse(text: &str) -> Result<Self, String> {
@@ -229,12 +212,7 @@ impl Format {
         let version = u32::try_from(field("format")?).map_err(|e| e.to_string())?;
         if version > FORMAT_VERSION {
             // What else a newer file says is not ours to judge.
-            return Ok(Self {
-                version,
-                node: 0,
-                slot_count: 0,
-                created_ms: 0,
-            });
+            return Ok(Self { version, node: 0, slot_count: 0, created_ms: 0 });
         }
         Ok(Self {
             version,
@@ -262,19 +240,11 @@ impl Format {
         }
         if self.node != node.0 {
             let (found, configured) = (self.node, node.0);
-            return Err(DirError::OtherNode {
-                path,
-                found,
-                configured,
-            });
+            return Err(DirError::OtherNode { path, found, configured });
         }
         if self.slot_count != slot_count {
             let (found, configured) = (self.slot_count, slot_count);
-            return Err(DirError::OtherSlotCount {
-                path,
-                found,
-                configured,
-            });
+            return Err(DirError::OtherSlotCount { path, found, configured });
         }
         Ok(())
     }
@@ -347,9 +317,7 @@ fn lock(root: &Path) -> Result<File, DirError> {
         .map_err(at(&path))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(DirError::InUse {
-            path: root.to_owned(),
-        }),
+        Err(TryLockError::WouldBlock) => Err(DirError::InUse { path: root.to_owned() }),
         Err(TryLockError::Error(e)) => Err(at(&path)(e)),
     }
 }

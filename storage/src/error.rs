@@ -40,10 +40,7 @@ pub enum StorageError {
 impl StorageError {
     /// A value or key that does not decode.
     pub(crate) fn corrupt(keyspace: &'static str, reason: impl AsRef<str>) -> Self {
-        Self::Corrupt {
-            keyspace,
-            reason: reason.as_ref().into(),
-        }
+        Self::Corrupt { keyspace, reason: reason.as_ref().into() }
     }
 }
 

@@ -54,20 +54,15 @@ impl Janitor {
             written: 0,
             failed: false,
         };
-        let thread = Builder::new()
-            .name(format!("{name}-janitor"))
-            .spawn(move || {
-                // What the journals hold that were replayed at this start.
-                room.written = room.database.journal_disk_space().unwrap_or(0);
-                while let Ok(size) = inbox.recv() {
-                    room.written += size + inbox.drain().sum::<u64>();
-                    room.clean();
-                }
-            })?;
-        Ok(Self {
-            pokes: Some(pokes),
-            thread: Some(thread),
-        })
+        let thread = Builder::new().name(format!("{name}-janitor")).spawn(move || {
+            // What the journals hold that were replayed at this start.
+            room.written = room.database.journal_disk_space().unwrap_or(0);
+            while let Ok(size) = inbox.recv() {
+                room.written += size + inbox.drain().sum::<u64>();
+                room.clean();
+            }
+        })?;
+        Ok(Self { pokes: Some(pokes), thread: Some(thread) })
     }
 
     /// As many bytes were committed.

@@ -36,6 +36,7 @@ mod completion;
 pub mod dir;
 mod error;
 mod janitor;
+mod journal;
 mod keyspace;
 pub mod log;
 pub mod memory;

@@ -51,12 +51,7 @@ impl SnapshotReader {
         membership: Option<Bytes>,
         next: Box<dyn FnMut(Done) + Send>,
     ) -> Self {
-        Self {
-            slot,
-            applied,
-            membership,
-            next,
-        }
+        Self { slot, applied, membership, next }
     }
 
     /// Asks for the next chunk. Answers [`Outcome::Chunk`](crate::Outcome::Chunk), `None` after

@@ -53,11 +53,7 @@ impl Storage {
             path: dir.log(),
             reason: "recovery panicked".into(),
         })??;
-        Ok(Self {
-            log: Arc::new(log),
-            state: Arc::new(state?),
-            dir,
-        })
+        Ok(Self { log: Arc::new(log), state: Arc::new(state?), dir })
     }
 
     /// A handle of the log.

@@ -23,15 +23,13 @@ pub(crate) fn any_channel() -> impl Strategy<Value = ChannelId> {
 }
 
 pub(crate) fn any_info() -> impl Strategy<Value = ChannelInfo> {
-    any::<[bool; 5]>().prop_map(
-        |[large, ban, disband, send_ban, allow_stranger]| ChannelInfo {
-            large,
-            ban,
-            disband,
-            send_ban,
-            allow_stranger,
-        },
-    )
+    any::<[bool; 5]>().prop_map(|[large, ban, disband, send_ban, allow_stranger]| ChannelInfo {
+        large,
+        ban,
+        disband,
+        send_ban,
+        allow_stranger,
+    })
 }
 
 pub(crate) fn any_list() -> impl Strategy<Value = List> {
@@ -69,23 +67,13 @@ pub(crate) fn any_message() -> impl Strategy<Value = Message> {
 
 pub(crate) fn any_conversation() -> impl Strategy<Value = Conversation> {
     any::<(u64, u64, i64, i64)>().prop_map(|(read_to, deleted_to, created_ms, updated_ms)| {
-        Conversation {
-            read_to,
-            deleted_to,
-            created_ms,
-            updated_ms,
-        }
+        Conversation { read_to, deleted_to, created_ms, updated_ms }
     })
 }
 
 pub(crate) fn any_dedupe() -> impl Strategy<Value = Vec<DedupeRecord>> {
-    let record =
-        any::<(u128, i64, u64, i64)>().prop_map(|(digest, id, seq, time_ms)| DedupeRecord {
-            digest,
-            id,
-            seq,
-            time_ms,
-        });
+    let record = any::<(u128, i64, u64, i64)>()
+        .prop_map(|(digest, id, seq, time_ms)| DedupeRecord { digest, id, seq, time_ms });
     vec(record, 0..5)
 }
 

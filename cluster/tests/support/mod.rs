@@ -1,7 +1,12 @@
 //! A shard that counts: what the tests put around the groups in place of core, net and wiring.
 
 #![allow(dead_code, reason = "every test file uses a part")]
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
 
 use std::{
     cell::{Cell, RefCell},
@@ -23,16 +28,16 @@ use jindou_storage::{
     Completion, CompletionSender, LogStorage, Outcome, StateStorage, StorageError, completions,
 };
 
-pub type Answer = Result<Outcome, StorageError>;
+pub(crate) type Answer = Result<Outcome, StorageError>;
 
 /// What a shard knows of a slot: enough to show that two shards applied the same.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Toy {
-    pub applied: Option<LogId>,
+pub(crate) struct Toy {
+    pub(crate) applied: Option<LogId>,
     /// Entries applied, blanks and memberships left out.
-    pub count: u64,
+    pub(crate) count: u64,
     /// Of all of them in order.
-    pub hash: u64,
+    pub(crate) hash: u64,
 }
 
 impl Toy {
@@ -62,7 +67,7 @@ impl Toy {
         }
     }
 
-    pub fn step(&mut self, entry: &[u8]) {
+    pub(crate) fn step(&mut self, entry: &[u8]) {
         self.count += 1;
         for byte in entry {
             self.hash = (self.hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
@@ -72,46 +77,46 @@ impl Toy {
 
 /// What a shard has seen.
 #[derive(Debug, Default)]
-pub struct Seen {
-    pub toys: BTreeMap<SlotId, Toy>,
+pub(crate) struct Seen {
+    pub(crate) toys: BTreeMap<SlotId, Toy>,
     /// Own proposals that were committed since the start, in order.
-    pub committed: Vec<(SlotId, u64)>,
-    pub failed: Vec<(SlotId, u64)>,
-    pub leading: BTreeMap<SlotId, bool>,
-    pub opened: BTreeMap<SlotId, usize>,
+    pub(crate) committed: Vec<(SlotId, u64)>,
+    pub(crate) failed: Vec<(SlotId, u64)>,
+    pub(crate) leading: BTreeMap<SlotId, bool>,
+    pub(crate) opened: BTreeMap<SlotId, usize>,
     /// Events in words, for tests of their order.
-    pub events: Vec<String>,
+    pub(crate) events: Vec<String>,
 }
 
 /// What happens to answers of the lanes on their way.
-pub type Meddle = Rc<dyn Fn(Answer) -> Answer>;
+pub(crate) type Meddle = Rc<dyn Fn(Answer) -> Answer>;
 
 /// A node with one shard.
-pub struct TestNode<T> {
-    pub groups: Groups<Runtime, T>,
-    pub seen: Rc<RefCell<Seen>>,
-    pub log: Arc<dyn LogStorage>,
-    pub state: Arc<dyn StateStorage>,
-    pub router: Router,
+pub(crate) struct TestNode<T> {
+    pub(crate) groups: Groups<Runtime, T>,
+    pub(crate) seen: Rc<RefCell<Seen>>,
+    pub(crate) log: Arc<dyn LogStorage>,
+    pub(crate) state: Arc<dyn StateStorage>,
+    pub(crate) router: Router,
     /// Events wait while this is set.
-    pub paused: Rc<Cell<bool>>,
+    pub(crate) paused: Rc<Cell<bool>>,
     /// Applied entries are given to the state lane with this many more rows.
-    pub ballast: Rc<Cell<usize>>,
-    pub id: NodeId,
+    pub(crate) ballast: Rc<Cell<usize>>,
+    pub(crate) id: NodeId,
 }
 
-pub fn no_meddling() -> Meddle {
+pub(crate) fn no_meddling() -> Meddle {
     Rc::new(|answer| answer)
 }
 
-pub fn entry(proposal: u64, size: usize) -> Bytes {
+pub(crate) fn entry(proposal: u64, size: usize) -> Bytes {
     let mut bytes = BytesMut::zeroed(size.max(8));
     bytes[..8].copy_from_slice(&proposal.to_be_bytes());
     bytes.freeze()
 }
 
 impl<T: Transport> TestNode<T> {
-    pub fn start(
+    pub(crate) fn start(
         id: u64,
         log: Arc<dyn LogStorage>,
         state: Arc<dyn StateStorage>,
@@ -226,41 +231,41 @@ impl<T: Transport> TestNode<T> {
     }
 
     /// Opens slots and makes a cluster of one of those that are fresh.
-    pub async fn open_alone(&self, slots: &[SlotId]) {
+    pub(crate) async fn open_alone(&self, slots: &[SlotId]) {
         self.groups.open(slots).await.unwrap();
         let members = BTreeMap::from([(self.id, Node::default())]);
         self.groups.bootstrap(&members).await.unwrap();
     }
 
-    pub fn is_leading(&self, slot: SlotId) -> bool {
+    pub(crate) fn is_leading(&self, slot: SlotId) -> bool {
         self.seen.borrow().leading.get(&slot) == Some(&true)
     }
 
-    pub fn leading_count(&self) -> usize {
+    pub(crate) fn leading_count(&self) -> usize {
         let seen = self.seen.borrow();
         seen.leading.values().filter(|leading| **leading).count()
     }
 
-    pub fn toy(&self, slot: SlotId) -> Toy {
+    pub(crate) fn toy(&self, slot: SlotId) -> Toy {
         let seen = self.seen.borrow();
         seen.toys.get(&slot).cloned().unwrap_or_default()
     }
 
-    pub fn count(&self, slot: SlotId) -> u64 {
+    pub(crate) fn count(&self, slot: SlotId) -> u64 {
         self.toy(slot).count
     }
 
-    pub fn committed(&self) -> Vec<(SlotId, u64)> {
+    pub(crate) fn committed(&self) -> Vec<(SlotId, u64)> {
         self.seen.borrow().committed.clone()
     }
 
-    pub fn failed(&self) -> Vec<(SlotId, u64)> {
+    pub(crate) fn failed(&self) -> Vec<(SlotId, u64)> {
         self.seen.borrow().failed.clone()
     }
 }
 
 /// Waits for a condition; ten seconds are an error of the test.
-pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
     for _ in 0..10_000 {
         if condition() {
             return;
@@ -272,10 +277,10 @@ pub async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 
 /// Runs a test in a runtime of its own, as a process would: when it returns, tasks and timers are
 /// gone, without a word to anybody.
-pub fn life<O: Send + 'static>(test: impl AsyncFnOnce() -> O + Send + 'static) -> O {
+pub(crate) fn life<O: Send + 'static>(test: impl AsyncFnOnce() -> O + Send + 'static) -> O {
     std::thread::spawn(move || Runtime::new(1).block_on(test()))
         .join()
         .unwrap()
 }
 
-pub const SLOT: SlotId = SlotId(3);
+pub(crate) const SLOT: SlotId = SlotId(3);

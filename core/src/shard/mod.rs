@@ -11,6 +11,7 @@ mod channel;
 mod connection;
 mod dedupe;
 mod deliver;
+mod digests;
 mod home;
 mod ids;
 mod outbox;
@@ -34,6 +35,7 @@ use self::{
     channel::Channel,
     connection::Conn,
     deliver::Job,
+    digests::Gathering,
     home::Presence,
     ids::MessageIds,
     slot::Slot,
@@ -85,6 +87,9 @@ pub struct Shard {
     users: Cache<Name, User, Waiting>,
     reads: Map<ReadId, Purpose>,
     next_read: u64,
+    /// Digests that are being read from several slots.
+    digests: Map<u64, Gathering>,
+    next_gathering: u64,
     /// Questions to other slots, by number: the channel whose gate waits.
     questions: Map<u64, ChannelId>,
     next_question: u64,
@@ -129,6 +134,8 @@ impl Shard {
             users: Cache::default(),
             reads: Map::default(),
             next_read: 0,
+            digests: Map::default(),
+            next_gathering: 0,
             questions: Map::default(),
             next_question: 0,
             state_queue_size: 0,

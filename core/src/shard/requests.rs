@@ -124,14 +124,9 @@ impl Shard {
                 }
             }
             Request::Digests { uid, items } => {
-                let slots: Vec<SlotId> =
-                    items.iter().map(|i| i.channel.slot(self.settings.slot_count)).collect();
-                let Some(slot) = slots.first().copied() else {
-                    return self.reply(from, token, Reply::Digests(Vec::new()));
-                };
-                if slots.iter().all(|slot| self.leads(*slot)) {
-                    let read = Read::Digests { uid, items };
-                    self.read(slot, read, Purpose::Api { shard: from, token });
+                let slot_count = self.settings.slot_count;
+                if items.iter().all(|item| self.leads(item.channel.slot(slot_count))) {
+                    self.read_digests(from, token, &uid, items);
                 } else {
                     self.reply(from, token, Reply::Failed(Failure::NoLeader));
                 }

@@ -27,6 +27,8 @@ pub(crate) enum Purpose {
     User(Name),
     /// An answer for a caller of the API.
     Api { shard: ShardId, token: RequestToken },
+    /// A part of the digests that are gathered under this number.
+    Digests { gathering: u64, places: Vec<usize> },
 }
 
 impl Shard {
@@ -75,6 +77,9 @@ impl Shard {
                 };
                 self.reply(shard, token, reply);
                 return;
+            }
+            (Purpose::Digests { gathering, places }, rows) => {
+                return self.on_digests(gathering, &places, rows);
             }
             (Purpose::Channel(id), rows) => {
                 self.warn(format!("channel {} cannot be read: {}", id.id, failure_of(&rows)));

@@ -5,10 +5,10 @@
 //! ```
 //!
 //! 64 groups in a closed loop: a fixed number of entries is in flight, each acknowledged entry is
-//! followed by the next one of its group. Once a second everything but the newest of each group is
-//! purged up to where it stood two seconds before, as a node does behind its synced state. Every
-//! line is a run of its own on an empty directory. Latency is from the call to the answer in the
-//! shard's queue.
+//! followed by the next one of its group. As a node does behind its synced state, after every 16 MiB
+//! or 5 s each group is purged up to where it stood one such interval before, but for 64 entries.
+//! Every line is a run of its own on an empty directory, its first second not counted. Latency is
+//! from the call to the answer in the shard's queue.
 
 #![expect(
     clippy::unwrap_used,
@@ -35,6 +35,9 @@ use segments::SegmentLog;
 
 const GROUP_COUNT: usize = 64;
 const MESSAGE_SIZE: usize = 200;
+/// When the state is synced and the log purged behind it.
+const PURGE_INTERVAL: Duration = Duration::from_secs(5);
+const PURGE_SIZE: usize = 16 << 20;
 /// Tokens of purges, which nobody waits for.
 const PURGE_TOKEN: u64 = u64::MAX;
 
@@ -112,7 +115,8 @@ fn run(kind: &str, path: &Path, in_flight: usize, per_entry: usize, seconds: u64
     let start = Instant::now();
     let end = warm + Duration::from_secs(seconds);
     let mut history: VecDeque<[u64; GROUP_COUNT]> = VecDeque::new();
-    let (mut purged_at, mut second_count, mut worst) = (Duration::ZERO, 0u64, u64::MAX);
+    let (mut second_at, mut second_count, mut worst) = (Duration::ZERO, 0u64, u64::MAX);
+    let (mut purged_at, mut unpurged) = (Duration::ZERO, 0);
     let mut before = None;
     loop {
         let completion = receiver.recv().unwrap();
@@ -130,21 +134,24 @@ fn run(kind: &str, path: &Path, in_flight: usize, per_entry: usize, seconds: u64
         }
         if at >= warm {
             before.get_or_insert_with(|| (cpu(), written()));
-            latency
-                .record((now - begun[token as usize]).as_nanos() as u64 / 1000)
-                .unwrap();
+            latency.record((now - begun[token as usize]).as_nanos() as u64 / 1000).unwrap();
         }
         second_count += 1;
-        if at >= purged_at + Duration::from_secs(1) {
-            purged_at = at;
+        if at >= second_at + Duration::from_secs(1) {
+            second_at = at;
             if at >= warm + Duration::from_secs(1) {
                 worst = worst.min(second_count);
             }
             second_count = 0;
+        }
+        unpurged += entry.len();
+        if at >= purged_at + PURGE_INTERVAL || unpurged >= PURGE_SIZE {
+            purged_at = at;
+            unpurged = 0;
             history.push_back(next_index);
-            if history.len() > 2 {
+            if history.len() > 1 {
                 for (group, index) in history.pop_front().unwrap().into_iter().enumerate() {
-                    let keep = index.saturating_sub(400);
+                    let keep = index.saturating_sub(64);
                     let mark = Bytes::from_static(b"mark");
                     log.purge_to(group as u16, keep, mark, sender.done(PURGE_TOKEN));
                 }
@@ -187,12 +194,7 @@ fn payload(size: usize) -> Vec<u8> {
 /// Seconds of CPU of this process, all threads.
 fn cpu() -> f64 {
     let stat = fs::read_to_string("/proc/self/stat").unwrap();
-    let fields: Vec<&str> = stat
-        .rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .collect();
+    let fields: Vec<&str> = stat.rsplit(')').next().unwrap().split_whitespace().collect();
     let ticks: u64 = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     ticks as f64 / 100.0
 }

@@ -109,17 +109,13 @@ impl Lane {
     fn rotate(&mut self) -> io::Result<()> {
         while let Some(first) = self.live.front() {
             let needed = first.last.iter().any(|(group, last)| {
-                let purged = self
-                    .groups
-                    .get(group)
-                    .and_then(|group| group.purged.as_ref());
+                let purged = self.groups.get(group).and_then(|group| group.purged.as_ref());
                 purged.is_none_or(|(purged, _)| purged < last)
             });
             if needed {
                 break;
             }
-            self.free
-                .extend(self.live.pop_front().map(|segment| segment.file));
+            self.free.extend(self.live.pop_front().map(|segment| segment.file));
         }
         let file = match self.free.pop() {
             Some(file) => file,
@@ -127,10 +123,7 @@ impl Lane {
         };
         self.generation += 1;
         self.end = 0;
-        self.live.push_back(Segment {
-            file,
-            last: BTreeMap::new(),
-        });
+        self.live.push_back(Segment { file, last: BTreeMap::new() });
         Ok(())
     }
 
@@ -191,19 +184,13 @@ impl Lane {
             Request::Truncate(group, index, to) => {
                 self.frame(buffer, 3, group, index.unwrap_or(u64::MAX), &[])?;
                 let group = self.groups.entry(group).or_default();
-                group
-                    .index
-                    .retain(|(known, _)| index.is_some_and(|index| *known <= index));
+                group.index.retain(|(known, _)| index.is_some_and(|index| *known <= index));
                 done.push(to);
             }
             Request::Purge(group, index, mark, to) => {
                 self.frame(buffer, 4, group, index, &mark)?;
                 let group = self.groups.entry(group).or_default();
-                while group
-                    .index
-                    .front()
-                    .is_some_and(|(known, _)| *known <= index)
-                {
+                while group.index.front().is_some_and(|(known, _)| *known <= index) {
                     group.index.pop_front();
                 }
                 group.purged = Some((index, mark));
@@ -211,10 +198,7 @@ impl Lane {
             }
             Request::Read(group, range, to) => {
                 let group = self.groups.entry(group).or_default();
-                let entries = group
-                    .index
-                    .iter()
-                    .filter(|(index, _)| range.contains(index));
+                let entries = group.index.iter().filter(|(index, _)| range.contains(index));
                 answers.push(to, Ok(Outcome::Entries(entries.cloned().collect())));
             }
             Request::Load(group, to) => {

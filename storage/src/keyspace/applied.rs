@@ -59,21 +59,14 @@ pub(crate) fn decode_position(value: &[u8]) -> Result<LogId, StorageError> {
     let parse = || {
         let mut value = Cursor::new(value);
         value.version(VERSION)?;
-        let applied = LogId {
-            term: value.u64()?,
-            node: value.u64()?,
-            index: value.u64()?,
-        };
+        let applied = LogId { term: value.u64()?, node: value.u64()?, index: value.u64()? };
         value.end().map(|()| applied)
     };
     parse().ok_or_else(|| StorageError::corrupt(NAME, "position"))
 }
 
 pub(crate) fn encode_membership(membership: &[u8]) -> Vec<u8> {
-    Writer::with_capacity(1 + membership.len())
-        .u8(VERSION)
-        .bytes(membership)
-        .done()
+    Writer::with_capacity(1 + membership.len()).u8(VERSION).bytes(membership).done()
 }
 
 pub(crate) fn decode_membership(value: &[u8]) -> Result<Bytes, StorageError> {

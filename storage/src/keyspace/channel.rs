@@ -32,17 +32,9 @@ pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, ChannelId), StorageError>
 }
 
 pub(crate) fn encode(info: &ChannelInfo) -> Vec<u8> {
-    let ChannelInfo {
-        large,
-        ban,
-        disband,
-        send_ban,
-        allow_stranger,
-    } = *info;
+    let ChannelInfo { large, ban, disband, send_ban, allow_stranger } = *info;
     let bits = [large, ban, disband, send_ban, allow_stranger];
-    let bits = (0u8..)
-        .zip(bits)
-        .fold(0, |all, (place, bit)| all | u8::from(bit) << place);
+    let bits = (0u8..).zip(bits).fold(0, |all, (place, bit)| all | u8::from(bit) << place);
     vec![VERSION, bits]
 }
 

@@ -18,10 +18,7 @@ const VERSION: u8 = 1;
 
 pub(crate) fn key(slot: SlotId, name: &str) -> Result<Vec<u8>, StorageError> {
     let name = name_bytes(NAME, name)?;
-    Ok(Writer::with_capacity(2 + name.len())
-        .slot(slot)
-        .bytes(name)
-        .done())
+    Ok(Writer::with_capacity(2 + name.len()).slot(slot).bytes(name).done())
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, String), StorageError> {
@@ -34,10 +31,7 @@ pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, String), StorageError> {
 }
 
 pub(crate) fn encode(value: &[u8]) -> Vec<u8> {
-    Writer::with_capacity(1 + value.len())
-        .u8(VERSION)
-        .bytes(value)
-        .done()
+    Writer::with_capacity(1 + value.len()).u8(VERSION).bytes(value).done()
 }
 
 pub(crate) fn decode(value: &[u8]) -> Result<Bytes, StorageError> {

@@ -25,10 +25,7 @@ pub(crate) fn prefix(slot: SlotId, uid: &str) -> Result<Vec<u8>, StorageError> {
 
 pub(crate) fn key(slot: SlotId, uid: &str, channel: &ChannelId) -> Result<Vec<u8>, StorageError> {
     let id = name_bytes(NAME, &channel.id)?;
-    Ok(name_prefix(NAME, slot, uid)?
-        .u8(channel.kind)
-        .bytes(id)
-        .done())
+    Ok(name_prefix(NAME, slot, uid)?.u8(channel.kind).bytes(id).done())
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, Name, ChannelId), StorageError> {

@@ -35,11 +35,7 @@ pub(crate) fn encode(records: &[DedupeRecord]) -> Vec<u8> {
     records
         .iter()
         .fold(value, |value, record| {
-            value
-                .u128(record.digest)
-                .i64(record.id)
-                .u64(record.seq)
-                .i64(record.time_ms)
+            value.u128(record.digest).i64(record.id).u64(record.seq).i64(record.time_ms)
         })
         .done()
 }

@@ -48,10 +48,7 @@ pub(crate) fn decode(value: &[u8]) -> Result<Device, StorageError> {
     let parse = || {
         let mut value = Cursor::new(value);
         value.version(VERSION)?;
-        Some(Device {
-            level: value.u8()?,
-            token: String::from_utf8(value.rest().to_vec()).ok()?,
-        })
+        Some(Device { level: value.u8()?, token: String::from_utf8(value.rest().to_vec()).ok()? })
     };
     parse().ok_or_else(|| StorageError::corrupt(NAME, "value"))
 }

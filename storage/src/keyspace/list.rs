@@ -57,21 +57,13 @@ pub(crate) fn key(
     uid: &str,
 ) -> Result<Vec<u8>, StorageError> {
     let uid = name_bytes(NAME, uid)?;
-    Ok(channel_prefix(NAME, slot, channel)?
-        .u8(list_code(list))
-        .bytes(uid)
-        .done())
+    Ok(channel_prefix(NAME, slot, channel)?.u8(list_code(list)).bytes(uid).done())
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, ChannelId, List, Name), StorageError> {
     let parse = || {
         let mut key = Cursor::new(key);
-        Some((
-            key.slot()?,
-            key.channel()?,
-            list_of(key.u8()?)?,
-            key.last_name()?,
-        ))
+        Some((key.slot()?, key.channel()?, list_of(key.u8()?)?, key.last_name()?))
     };
     parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
 }

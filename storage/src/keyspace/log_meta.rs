@@ -56,10 +56,7 @@ pub(crate) fn parse_key(key: &[u8]) -> Result<(u16, What), StorageError> {
 }
 
 pub(crate) fn encode(bytes: &[u8]) -> Vec<u8> {
-    Writer::with_capacity(1 + bytes.len())
-        .u8(VERSION)
-        .bytes(bytes)
-        .done()
+    Writer::with_capacity(1 + bytes.len()).u8(VERSION).bytes(bytes).done()
 }
 
 pub(crate) fn decode(value: &[u8]) -> Result<Bytes, StorageError> {
@@ -70,11 +67,7 @@ pub(crate) fn decode(value: &[u8]) -> Result<Bytes, StorageError> {
 }
 
 pub(crate) fn encode_purged(index: u64, mark: &[u8]) -> Vec<u8> {
-    Writer::with_capacity(9 + mark.len())
-        .u8(VERSION)
-        .u64(index)
-        .bytes(mark)
-        .done()
+    Writer::with_capacity(9 + mark.len()).u8(VERSION).u64(index).bytes(mark).done()
 }
 
 pub(crate) fn decode_purged(value: &[u8]) -> Result<(u64, Bytes), StorageError> {

@@ -109,68 +109,37 @@ pub(crate) fn encode(slot: SlotId, row: &Row) -> Result<RawRow, StorageError> {
             message::key(slot, &message.channel, message.seq)?,
             Some(message::encode(message)),
         ),
-        Row::Sent { channel, uid, seq } => (
-            Table::Sent,
-            sent::key(slot, channel, uid)?,
-            Some(sent::encode(*seq)),
-        ),
-        Row::Info { channel, info } => (
-            Table::Channel,
-            channel::key(slot, channel)?,
-            Some(channel::encode(info)),
-        ),
-        Row::ListItem {
-            channel,
-            list,
-            uid,
-            added_ms,
-        } => (
-            Table::List,
-            list::key(slot, channel, *list, uid)?,
-            added_ms.map(list::encode),
-        ),
-        Row::Device {
-            uid,
-            device_flag,
-            device,
-        } => (
-            Table::Device,
-            device::key(slot, uid, *device_flag)?,
-            Some(device::encode(device)),
-        ),
-        Row::Conversation {
-            uid,
-            channel,
-            conversation,
-        } => (
+        Row::Sent { channel, uid, seq } => {
+            (Table::Sent, sent::key(slot, channel, uid)?, Some(sent::encode(*seq)))
+        }
+        Row::Info { channel, info } => {
+            (Table::Channel, channel::key(slot, channel)?, Some(channel::encode(info)))
+        }
+        Row::ListItem { channel, list, uid, added_ms } => {
+            (Table::List, list::key(slot, channel, *list, uid)?, added_ms.map(list::encode))
+        }
+        Row::Device { uid, device_flag, device } => {
+            (Table::Device, device::key(slot, uid, *device_flag)?, Some(device::encode(device)))
+        }
+        Row::Conversation { uid, channel, conversation } => (
             Table::Conversation,
             conversation::key(slot, uid, channel)?,
             conversation.as_ref().map(conversation::encode),
         ),
-        Row::Dedupe { index, records } => (
-            Table::Dedupe,
-            dedupe::key(slot, *index),
-            records.as_deref().map(dedupe::encode),
-        ),
-        Row::Outbox {
-            target,
-            index,
-            changes,
-        } => (
+        Row::Dedupe { index, records } => {
+            (Table::Dedupe, dedupe::key(slot, *index), records.as_deref().map(dedupe::encode))
+        }
+        Row::Outbox { target, index, changes } => (
             Table::Outbox,
             outbox::key(slot, *target, *index),
             changes.as_deref().map(outbox::encode),
         ),
-        Row::Received { source, index } => (
-            Table::Received,
-            received::key(slot, *source),
-            Some(received::encode(*index)),
-        ),
-        Row::ClusterKey { key, value } => (
-            Table::Cluster,
-            cluster::key(slot, key)?,
-            Some(cluster::encode(value)),
-        ),
+        Row::Received { source, index } => {
+            (Table::Received, received::key(slot, *source), Some(received::encode(*index)))
+        }
+        Row::ClusterKey { key, value } => {
+            (Table::Cluster, cluster::key(slot, key)?, Some(cluster::encode(value)))
+        }
         Row::Membership(membership) => (
             Table::Applied,
             applied::key(slot, applied::What::Membership),
@@ -212,21 +181,12 @@ pub(crate) fn decode(
         }
         Table::List => {
             let (slot, channel, list, uid) = list::parse_key(key)?;
-            let row = Row::ListItem {
-                channel,
-                list,
-                uid,
-                added_ms: Some(list::decode(value)?),
-            };
+            let row = Row::ListItem { channel, list, uid, added_ms: Some(list::decode(value)?) };
             (slot, row)
         }
         Table::Device => {
             let (slot, uid, device_flag) = device::parse_key(key)?;
-            let row = Row::Device {
-                uid,
-                device_flag,
-                device: device::decode(value)?,
-            };
+            let row = Row::Device { uid, device_flag, device: device::decode(value)? };
             (slot, row)
         }
         Table::Conversation => {
@@ -245,11 +205,7 @@ pub(crate) fn decode(
         }
         Table::Outbox => {
             let (slot, target, index) = outbox::parse_key(key)?;
-            let row = Row::Outbox {
-                target,
-                index,
-                changes: Some(outbox::decode(value)?),
-            };
+            let row = Row::Outbox { target, index, changes: Some(outbox::decode(value)?) };
             (slot, row)
         }
         Table::Received => {

@@ -17,11 +17,7 @@ pub(crate) const NAME: &str = "outbox";
 const VERSION: u8 = 1;
 
 pub(crate) fn key(slot: SlotId, target: SlotId, index: u64) -> Vec<u8> {
-    Writer::with_capacity(12)
-        .slot(slot)
-        .slot(target)
-        .u64(index)
-        .done()
+    Writer::with_capacity(12).slot(slot).slot(target).u64(index).done()
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, SlotId, u64), StorageError> {
@@ -34,10 +30,7 @@ pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, SlotId, u64), StorageErro
 }
 
 pub(crate) fn encode(changes: &[u8]) -> Vec<u8> {
-    Writer::with_capacity(1 + changes.len())
-        .u8(VERSION)
-        .bytes(changes)
-        .done()
+    Writer::with_capacity(1 + changes.len()).u8(VERSION).bytes(changes).done()
 }
 
 pub(crate) fn decode(value: &[u8]) -> Result<Bytes, StorageError> {

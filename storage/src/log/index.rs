@@ -51,11 +51,7 @@ impl GroupIndex {
             {
                 tail.last = last;
             }
-            _ => self.segments.push(Segment {
-                first,
-                last,
-                generation,
-            }),
+            _ => self.segments.push(Segment { first, last, generation }),
         }
     }
 
@@ -113,9 +109,7 @@ impl GroupIndex {
 
     /// Whether everything the group has lies in one generation.
     pub(super) fn is_all_in(&self, generation: u64) -> bool {
-        self.segments
-            .iter()
-            .all(|segment| segment.generation == generation)
+        self.segments.iter().all(|segment| segment.generation == generation)
     }
 }
 

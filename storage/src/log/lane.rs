@@ -57,39 +57,12 @@ impl LogOptions {
 const BATCH_SIZE_MAX: usize = 4 << 20;
 
 enum Request {
-    Append {
-        group: u16,
-        entries: Vec<(u64, Bytes)>,
-        size: usize,
-        done: Done,
-    },
-    Vote {
-        group: u16,
-        vote: Bytes,
-        done: Done,
-    },
-    Truncate {
-        group: u16,
-        index: Option<u64>,
-        done: Done,
-    },
-    Purge {
-        group: u16,
-        index: u64,
-        mark: Bytes,
-        done: Done,
-    },
-    Read {
-        group: u16,
-        range: Range<u64>,
-        size_max: usize,
-        done: Done,
-    },
-    Load {
-        group: u16,
-        tail_size_max: usize,
-        done: Done,
-    },
+    Append { group: u16, entries: Vec<(u64, Bytes)>, size: usize, done: Done },
+    Vote { group: u16, vote: Bytes, done: Done },
+    Truncate { group: u16, index: Option<u64>, done: Done },
+    Purge { group: u16, index: u64, mark: Bytes, done: Done },
+    Read { group: u16, range: Range<u64>, size_max: usize, done: Done },
+    Load { group: u16, tail_size_max: usize, done: Done },
     Stop,
 }
 
@@ -161,12 +134,7 @@ impl LogStorage for LogLane {
             self.shared.queue_size.fetch_sub(size, Ordering::Relaxed);
             return Err(LogFull { entries, done });
         }
-        self.send(Request::Append {
-            group,
-            entries,
-            size,
-            done,
-        });
+        self.send(Request::Append { group, entries, size, done });
         Ok(())
     }
 
@@ -179,12 +147,7 @@ impl LogStorage for LogLane {
     }
 
     fn purge_to(&self, group: u16, index: u64, mark: Bytes, done: Done) {
-        self.send(Request::Purge {
-            group,
-            index,
-            mark,
-            done,
-        });
+        self.send(Request::Purge { group, index, mark, done });
     }
 
     fn save_committed(&self, group: u16, committed: Bytes) {
@@ -193,20 +156,11 @@ impl LogStorage for LogLane {
     }
 
     fn read(&self, group: u16, range: Range<u64>, size_max: usize, done: Done) {
-        self.send(Request::Read {
-            group,
-            range,
-            size_max,
-            done,
-        });
+        self.send(Request::Read { group, range, size_max, done });
     }
 
     fn load(&self, group: u16, tail_size_max: usize, done: Done) {
-        self.send(Request::Load {
-            group,
-            tail_size_max,
-            done,
-        });
+        self.send(Request::Load { group, tail_size_max, done });
     }
 
     fn queue_size(&self) -> usize {
@@ -312,60 +266,32 @@ impl Lane {
         let mut size = 0;
         match request {
             Request::Stop => self.stopped = true,
-            Request::Append {
-                group,
-                entries,
-                size: bytes,
-                done: to,
-            } => {
+            Request::Append { group, entries, size: bytes, done: to } => {
                 size = bytes;
                 for (index, entry) in entries {
                     batch.append(group, index, &entry);
                 }
                 done.push(to);
             }
-            Request::Vote {
-                group,
-                vote,
-                done: to,
-            } => {
+            Request::Vote { group, vote, done: to } => {
                 batch.vote(group, &vote);
                 done.push(to);
             }
-            Request::Truncate {
-                group,
-                index,
-                done: to,
-            } => {
+            Request::Truncate { group, index, done: to } => {
                 self.store.truncate(group, index, batch);
                 done.push(to);
             }
-            Request::Purge {
-                group,
-                index,
-                mark,
-                done: to,
-            } => {
+            Request::Purge { group, index, mark, done: to } => {
                 self.store.purge(group, index, &mark, batch);
                 done.push(to);
             }
-            Request::Read {
-                group,
-                range,
-                size_max,
-                done: to,
-            } => {
+            Request::Read { group, range, size_max, done: to } => {
                 let entries = self.store.read(group, &range, size_max);
                 self.answers.push(to, entries.map(Outcome::Entries));
             }
-            Request::Load {
-                group,
-                tail_size_max,
-                done: to,
-            } => {
+            Request::Load { group, tail_size_max, done: to } => {
                 let state = self.load(group, tail_size_max);
-                self.answers
-                    .push(to, state.map(|state| Outcome::Log(Box::new(state))));
+                self.answers.push(to, state.map(|state| Outcome::Log(Box::new(state))));
             }
         }
         size
@@ -397,10 +323,7 @@ impl Lane {
     }
 
     fn poison(&mut self, e: &fjall::Error, done: Vec<Done>) {
-        let failure = StorageError::Poisoned {
-            database: "log",
-            reason: e.to_string().into(),
-        };
+        let failure = StorageError::Poisoned { database: "log", reason: e.to_string().into() };
         tracing::error!("{failure}");
         // First the process learns that it must stop, then anyone that something failed.
         (self.on_fatal)(&failure);
@@ -459,9 +382,7 @@ impl Request {
 
 /// What entries count for in the queue.
 fn size_of(entries: &[(u64, Bytes)]) -> usize {
-    entries.iter().fold(0usize, |size, (_, entry)| {
-        size.saturating_add(entry.len() + 64)
-    })
+    entries.iter().fold(0usize, |size, (_, entry)| size.saturating_add(entry.len() + 64))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {

@@ -37,11 +37,7 @@ impl Recycler {
                 let _ = outbox.send(result);
             }
         })?;
-        Ok(Self {
-            jobs: Some(jobs),
-            cleared,
-            thread: Some(thread),
-        })
+        Ok(Self { jobs: Some(jobs), cleared, thread: Some(thread) })
     }
 
     pub(super) fn give(&self, job: Job) {

@@ -22,7 +22,8 @@ use std::{
 
 use bytes::Bytes;
 use fjall::{
-    AbstractTree as _, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode,
+    AbstractTree as _, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch,
+    PersistMode,
     config::{CompressionPolicy, FilterPolicy},
 };
 
@@ -34,6 +35,7 @@ use super::{
 };
 use crate::{
     error::{OpenError, StorageError},
+    journal::{self, Unsynced},
     keyspace::{
         log_entry, log_generation,
         log_meta::{self, What},
@@ -134,13 +136,16 @@ impl LogStore {
             path: options.path.clone(),
             reason: e.to_string(),
         };
-        let database = Database::builder(&options.path)
-            .worker_threads(WORKER_COUNT)
-            .cache_size(options.cache_size)
-            .max_journaling_size(JOURNAL_SIZE_MAX)
-            .manual_journal_persist(true)
-            .open()
-            .map_err(failed)?;
+        let database = journal::open_or_mend(&options.path, Unsynced::Last, || {
+            Database::builder(&options.path)
+                .worker_threads(WORKER_COUNT)
+                .cache_size(options.cache_size)
+                .max_journaling_size(JOURNAL_SIZE_MAX)
+                .journal_compression(CompressionType::None)
+                .manual_journal_persist(true)
+                .open()
+        })
+        .map_err(failed)?;
         let mut store = Self {
             recycler: Recycler::start().map_err(|source| OpenError::Thread { source })?,
             generations: BTreeMap::new(),
@@ -236,10 +241,7 @@ impl LogStore {
                     None => first,
                 };
                 generation.entry_count += last - first + 1;
-                self.groups
-                    .entry(group)
-                    .or_default()
-                    .add(first, last, *order);
+                self.groups.entry(group).or_default().add(first, last, *order);
                 match group.checked_add(1) {
                     Some(next) => from = log_entry::key(next, 0),
                     None => break,
@@ -283,10 +285,7 @@ impl LogStore {
 
     fn begin_generation(&mut self) -> fjall::Result<Batch> {
         self.clear_dead();
-        let order = self
-            .generations
-            .last_key_value()
-            .map_or(0, |(order, _)| order + 1);
+        let order = self.generations.last_key_value().map_or(0, |(order, _)| order + 1);
         let head = match self.free.pop() {
             Some(keyspace) => keyspace,
             None => self.make_keyspace()?,
@@ -297,12 +296,7 @@ impl LogStore {
         batch.meta = self.meta.clone();
         self.carry_over(&mut batch)?;
         self.bound_memory();
-        let generation = Generation {
-            keyspace: head,
-            size: 0,
-            entry_count: 0,
-            in_memory: true,
-        };
+        let generation = Generation { keyspace: head, size: 0, entry_count: 0, in_memory: true };
         self.generations.insert(order, generation);
         Ok(batch)
     }
@@ -317,9 +311,7 @@ impl LogStore {
             .map(|segment| segment.generation)
             .chain(youngest)
             .collect();
-        let dead = self
-            .generations
-            .extract_if(.., |order, _| !needed.contains(order));
+        let dead = self.generations.extract_if(.., |order, _| !needed.contains(order));
         for (_, generation) in dead {
             self.recycler.give(Job::Clear(generation.keyspace));
         }
@@ -334,11 +326,7 @@ impl LogStore {
         let Some((&oldest, generation)) = self.generations.first_key_value() else {
             return Ok(());
         };
-        let pinning = || {
-            self.groups
-                .iter()
-                .filter(|(_, index)| index.live_count(oldest) > 0)
-        };
+        let pinning = || self.groups.iter().filter(|(_, index)| index.live_count(oldest) > 0);
         let live: u64 = pinning().map(|(_, index)| index.live_count(oldest)).sum();
         let idle = pinning().all(|(_, index)| index.is_all_in(oldest));
         if !idle || live > generation.entry_count / 4 {
@@ -360,10 +348,7 @@ impl LogStore {
 
     /// Flushes the oldest generations while more is in memory than may be.
     fn bound_memory(&mut self) {
-        let in_memory = self
-            .generations
-            .values()
-            .filter(|generation| generation.in_memory);
+        let in_memory = self.generations.values().filter(|generation| generation.in_memory);
         let mut size: u64 = in_memory.map(|generation| generation.size).sum();
         for generation in self.generations.values_mut() {
             if size + self.generation_size_max <= self.memory_size_max {
@@ -442,9 +427,7 @@ impl LogStore {
         let mut state = LogState {
             vote: bytes(What::Vote)?,
             committed: bytes(What::Committed)?,
-            purged: meta(What::Purged)
-                .map(|value| log_meta::decode_purged(value))
-                .transpose()?,
+            purged: meta(What::Purged).map(|value| log_meta::decode_purged(value)).transpose()?,
             ..LogState::default()
         };
         if let Some(index) = self.groups.get(&group) {

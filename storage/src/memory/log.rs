@@ -88,19 +88,13 @@ impl Group {
 impl MemoryLog {
     /// A log whose writes are durable when the call returns.
     pub fn new() -> Self {
-        Self {
-            held: false,
-            inner: Mutex::default(),
-        }
+        Self { held: false, inner: Mutex::default() }
     }
 
     /// A log whose writes are answered, and survive [`MemoryLog::crash`], after
     /// [`MemoryLog::fsync`].
     pub fn held() -> Self {
-        Self {
-            held: true,
-            inner: Mutex::default(),
-        }
+        Self { held: true, inner: Mutex::default() }
     }
 
     /// Everything handed over is durable now, and answered in order.

@@ -98,39 +98,20 @@ impl Slot {
             Row::Info { channel, info } => {
                 self.infos.insert(channel, info);
             }
-            Row::ListItem {
-                channel,
-                list,
-                uid,
-                added_ms,
-            } => set(
-                self.lists.entry((channel, list)).or_default().entry(uid),
-                added_ms,
-            ),
-            Row::Device {
-                uid,
-                device_flag,
-                device,
-            } => {
-                self.devices
-                    .entry(uid)
-                    .or_default()
-                    .insert(device_flag, device);
+            Row::ListItem { channel, list, uid, added_ms } => {
+                set(self.lists.entry((channel, list)).or_default().entry(uid), added_ms)
             }
-            Row::Conversation {
-                uid,
-                channel,
-                conversation,
-            } => {
+            Row::Device { uid, device_flag, device } => {
+                self.devices.entry(uid).or_default().insert(device_flag, device);
+            }
+            Row::Conversation { uid, channel, conversation } => {
                 let of_user = self.conversations.entry(uid).or_default();
                 set(of_user.entry((channel.kind, channel.id)), conversation);
             }
             Row::Dedupe { index, records } => set(self.dedupe.entry(index), records),
-            Row::Outbox {
-                target,
-                index,
-                changes,
-            } => set(self.outbox.entry((target, index)), changes),
+            Row::Outbox { target, index, changes } => {
+                set(self.outbox.entry((target, index)), changes)
+            }
             Row::Received { source, index } => {
                 self.received.insert(source, index);
             }
@@ -202,11 +183,7 @@ impl Slot {
         recents.reverse();
         Digest {
             last_seq: self.last_seq(channel),
-            own_seq: self
-                .sent
-                .get(&(channel.clone(), uid.clone()))
-                .copied()
-                .unwrap_or_default(),
+            own_seq: self.sent.get(&(channel.clone(), uid.clone())).copied().unwrap_or_default(),
             recents,
         }
     }
@@ -221,10 +198,11 @@ impl Slot {
                 uid: uid.clone(),
                 seq: *seq,
             }))
-            .chain(self.infos.iter().map(|(channel, info)| Row::Info {
-                channel: channel.clone(),
-                info: *info,
-            }))
+            .chain(
+                self.infos
+                    .iter()
+                    .map(|(channel, info)| Row::Info { channel: channel.clone(), info: *info }),
+            )
             .chain(self.lists.iter().flat_map(|((channel, list), items)| {
                 items.iter().map(|(uid, added_ms)| Row::ListItem {
                     channel: channel.clone(),
@@ -256,18 +234,19 @@ impl Slot {
                 index: key.1,
                 changes: Some(changes.clone()),
             }))
-            .chain(self.received.iter().map(|(source, index)| Row::Received {
-                source: *source,
-                index: *index,
-            }))
-            .chain(self.cluster.iter().map(|(key, value)| Row::ClusterKey {
-                key: key.clone(),
-                value: value.clone(),
-            }))
+            .chain(
+                self.received
+                    .iter()
+                    .map(|(source, index)| Row::Received { source: *source, index: *index }),
+            )
+            .chain(
+                self.cluster
+                    .iter()
+                    .map(|(key, value)| Row::ClusterKey { key: key.clone(), value: value.clone() }),
+            )
             .chain(self.membership.clone().map(Row::Membership));
-        let mut raw: Vec<RawRow> = rows
-            .map(|row| keyspace::encode(slot, &row))
-            .collect::<Result<_, _>>()?;
+        let mut raw: Vec<RawRow> =
+            rows.map(|row| keyspace::encode(slot, &row)).collect::<Result<_, _>>()?;
         raw.extend(self.applied.map(|at| keyspace::encode_applied(slot, at)));
         raw.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
         Ok(raw)
@@ -317,13 +296,7 @@ impl Slot {
                     })
                     .unwrap_or_default(),
             }),
-            Read::Messages {
-                channel,
-                first,
-                last,
-                count_max,
-                from_start,
-            } => {
+            Read::Messages { channel, first, last, count_max, from_start } => {
                 let mut budget = Budget::new(MESSAGES_SIZE_MAX);
                 let range = (first, last);
                 Rows::Messages(self.messages(&channel, range, count_max, from_start, &mut budget))
@@ -331,11 +304,7 @@ impl Slot {
             Read::Digests { uid, items } => {
                 let mut budget = Budget::new(DIGESTS_SIZE_MAX);
                 let digests = items.iter();
-                Rows::Digests(
-                    digests
-                        .map(|item| self.digest(&uid, item, &mut budget))
-                        .collect(),
-                )
+                Rows::Digests(digests.map(|item| self.digest(&uid, item, &mut budget)).collect())
             }
         }
     }

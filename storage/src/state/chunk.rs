@@ -35,22 +35,14 @@ pub(crate) struct ChunkWriter {
 
 impl ChunkWriter {
     pub(crate) fn new(slot: SlotId) -> Self {
-        Self {
-            slot,
-            ordinal: 0,
-            rows: Writer::with_capacity(CHUNK_SIZE),
-        }
+        Self { slot, ordinal: 0, rows: Writer::with_capacity(CHUNK_SIZE) }
     }
 
     /// Adds a row; gives a chunk when one is full.
     pub(crate) fn add(&mut self, table: Table, key: &[u8], value: &[u8]) -> Option<Bytes> {
         let rows = std::mem::replace(&mut self.rows, Writer::with_capacity(0));
-        self.rows = rows
-            .u8(table.code())
-            .u32(size_of(key))
-            .u32(size_of(value))
-            .bytes(key)
-            .bytes(value);
+        self.rows =
+            rows.u8(table.code()).u32(size_of(key)).u32(size_of(value)).bytes(key).bytes(value);
         (self.rows.size() >= CHUNK_SIZE).then(|| self.close(false))
     }
 
@@ -105,9 +97,7 @@ pub(crate) fn parse(bytes: &[u8], slot: SlotId, ordinal: u32) -> Result<Chunk<'_
     if bytes.len() > CHUNK_SIZE_MAX {
         return Err(refused("too large"));
     }
-    let (head, rest) = bytes
-        .split_at_checked(HEAD_SIZE - 4)
-        .ok_or_else(|| refused("too short"))?;
+    let (head, rest) = bytes.split_at_checked(HEAD_SIZE - 4).ok_or_else(|| refused("too short"))?;
     let mut body = Cursor::new(rest);
     let crc = body.u32().ok_or_else(|| refused("too short"))?;
     let mut rows = Cursor::new(body.rest());
@@ -137,12 +127,7 @@ pub(crate) fn parse(bytes: &[u8], slot: SlotId, ordinal: u32) -> Result<Chunk<'_
         if row_slot != slot {
             return Err(refused("a row is of another slot"));
         }
-        parsed.push(ChunkRow {
-            table,
-            key,
-            value,
-            stored,
-        });
+        parsed.push(ChunkRow { table, key, value, stored });
     }
     Ok(Chunk { rows: parsed, last })
 }

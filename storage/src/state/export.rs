@@ -25,19 +25,11 @@ pub(super) fn snapshot(reader: Reader, slot: SlotId) -> Result<SnapshotReader, S
             done.answer(Err(StorageError::Closed));
         }
     };
-    Ok(SnapshotReader::new(
-        slot,
-        applied,
-        membership,
-        Box::new(next),
-    ))
+    Ok(SnapshotReader::new(slot, applied, membership, Box::new(next)))
 }
 
 fn export(reader: &Reader, slot: SlotId, orders: &flume::Receiver<Done>) {
-    let mut chunks = Chunks {
-        rows: reader.rows(slot),
-        writer: Some(ChunkWriter::new(slot)),
-    };
+    let mut chunks = Chunks { rows: reader.rows(slot), writer: Some(ChunkWriter::new(slot)) };
     for done in orders {
         let chunk = chunks.next();
         let failed = chunk.is_err();

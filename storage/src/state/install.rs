@@ -61,15 +61,10 @@ impl Installs {
             |source| OpenError::Io { path, source }
         };
         fs::create_dir_all(path).map_err(at(path))?;
-        let installs = Self {
-            path: path.to_owned(),
-            open: BTreeMap::new(),
-        };
+        let installs = Self { path: path.to_owned(), open: BTreeMap::new() };
         let marks: Vec<_> = store.snapshot().iter(&store.tables().install).collect();
         for mark in marks {
-            let (key, value) = mark
-                .into_inner()
-                .map_err(|e| OpenError::Storage(read_error(e)))?;
+            let (key, value) = mark.into_inner().map_err(|e| OpenError::Storage(read_error(e)))?;
             let slot = install::parse_key(&key).map_err(OpenError::Storage)?;
             let chunk_count = install::decode(&value).map_err(OpenError::Storage)?;
             tracing::warn!("{slot}: finishing the install of a snapshot");
@@ -77,10 +72,7 @@ impl Installs {
                 Ok(_) => {}
                 Err(InstallError::GivenUp(e)) => return Err(OpenError::Storage(e)),
                 Err(InstallError::Fatal(reason)) => {
-                    return Err(OpenError::Database {
-                        path: installs.file_of(slot),
-                        reason,
-                    });
+                    return Err(OpenError::Database { path: installs.file_of(slot), reason });
                 }
             }
         }
@@ -98,11 +90,7 @@ impl Installs {
     pub(super) fn begin(&mut self, slot: SlotId) -> Result<(), StorageError> {
         self.open.remove(&slot);
         let file = File::create(self.file_of(slot)).map_err(file_error)?;
-        let receiving = Receiving {
-            file: BufWriter::new(file),
-            chunk_count: 0,
-            complete: false,
-        };
+        let receiving = Receiving { file: BufWriter::new(file), chunk_count: 0, complete: false };
         self.open.insert(slot, receiving);
         Ok(())
     }

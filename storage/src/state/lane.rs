@@ -47,7 +47,7 @@ pub struct StateOptions {
     pub memtable_size_max: u64,
     /// How long what was persisted may wait for its fsync. Default 5 s.
     pub sync_interval: Duration,
-    /// How many bytes may wait for their fsync. Default 32 MiB.
+    /// How many bytes may wait for their fsync. Default 16 MiB.
     pub sync_size_max: u64,
 }
 
@@ -60,7 +60,7 @@ impl StateOptions {
             cache_size: 32 << 20,
             memtable_size_max: 32 << 20,
             sync_interval: Duration::from_secs(5),
-            sync_size_max: 32 << 20,
+            sync_size_max: 16 << 20,
         }
     }
 }
@@ -71,11 +71,7 @@ const BATCH_SIZE_MAX: u64 = 4 << 20;
 const READ_COUNT_MAX: usize = 64;
 
 enum Request {
-    Persist {
-        persist: Persist,
-        size: usize,
-        from: CompletionSender,
-    },
+    Persist { persist: Persist, size: usize, from: CompletionSender },
     Ask(Question, SlotId, Done),
     Install(Install, SlotId, Done),
     Sync(Done),
@@ -157,11 +153,7 @@ impl StateLane {
             .name("state-lane".into())
             .spawn(move || lane.run())
             .map_err(thread_error)?;
-        Ok(Self {
-            queue,
-            queue_size,
-            thread: std::sync::Mutex::new(Some(thread)),
-        })
+        Ok(Self { queue, queue_size, thread: std::sync::Mutex::new(Some(thread)) })
     }
 
     /// Ends the thread after what was handed over so far, with a last fsync, and closes the
@@ -194,11 +186,7 @@ impl StateStorage for StateLane {
     fn persist(&self, persist: Persist, from: &CompletionSender) {
         let size = Outbox::persist_size(&persist);
         self.queue_size.fetch_add(size, Ordering::Relaxed);
-        self.send(Request::Persist {
-            persist,
-            size,
-            from: from.clone(),
-        });
+        self.send(Request::Persist { persist, size, from: from.clone() });
     }
 
     fn read(&self, slot: SlotId, read: Read, done: Done) {
@@ -287,10 +275,7 @@ impl Lane {
     fn next(&mut self) -> Option<Option<Request>> {
         let request = match self.sync_at {
             Some(at) => self.requests.recv_deadline(at),
-            None => self
-                .requests
-                .recv()
-                .map_err(|_| flume::RecvTimeoutError::Disconnected),
+            None => self.requests.recv().map_err(|_| flume::RecvTimeoutError::Disconnected),
         };
         match request {
             Ok(request) => Some(Some(request)),
@@ -308,11 +293,7 @@ impl Lane {
             return;
         }
         match request {
-            Request::Persist {
-                persist,
-                size,
-                from,
-            } => {
+            Request::Persist { persist, size, from } => {
                 self.reports.push((from, size));
                 if let Err(e) = self.pending.add(&persist) {
                     // A row that can't be stored was applied: a broken invariant of ours.
@@ -353,18 +334,8 @@ impl Lane {
                 let reader = export::snapshot(view, slot);
                 self.answers.push(done, reader.map(Outcome::Snapshot));
             }
-            Question::Read(read) => self.order(Order {
-                view,
-                slot,
-                read: Some(read),
-                done,
-            }),
-            Question::Open => self.order(Order {
-                view,
-                slot,
-                read: None,
-                done,
-            }),
+            Question::Read(read) => self.order(Order { view, slot, read: Some(read), done }),
+            Question::Open => self.order(Order { view, slot, read: None, done }),
         }
     }
 
@@ -465,10 +436,7 @@ impl Lane {
     }
 
     fn poison(&mut self, reason: String) -> StorageError {
-        let failure = StorageError::Poisoned {
-            database: "state",
-            reason: reason.into(),
-        };
+        let failure = StorageError::Poisoned { database: "state", reason: reason.into() };
         tracing::error!("{failure}");
         (self.on_fatal)(&failure);
         self.sync_at = None;
@@ -507,10 +475,9 @@ fn serve_reads(orders: &flume::Receiver<Order>) {
         for order in std::iter::once(first).chain(rest) {
             let result = match &order.read {
                 Some(read) => Ok(Outcome::Rows(order.view.answer(order.slot, read))),
-                None => order
-                    .view
-                    .open_slot(order.slot)
-                    .map(|opened| Outcome::Slot(Box::new(opened))),
+                None => {
+                    order.view.open_slot(order.slot).map(|opened| Outcome::Slot(Box::new(opened)))
+                }
             };
             answers.push(order.done, result);
         }

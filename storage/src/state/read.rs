@@ -31,10 +31,7 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(size_max: usize) -> Self {
-        Self {
-            left: size_max,
-            untouched: true,
-        }
+        Self { left: size_max, untouched: true }
     }
 
     /// Takes a message of so much payload, if there is room.
@@ -65,23 +62,18 @@ impl Reader {
         let rows = match read {
             Read::Channel(channel) => self.channel(slot, channel).map(Rows::Channel),
             Read::User(uid) => self.user(slot, uid).map(Rows::User),
-            Read::Messages {
-                channel,
-                first,
-                last,
-                count_max,
-                from_start,
-            } => {
+            Read::Messages { channel, first, last, count_max, from_start } => {
                 let range = (*first, *last);
                 let mut budget = Budget::new(MESSAGES_SIZE_MAX);
                 if *from_start {
                     self.oldest(slot, channel, range, *count_max, &mut budget)
                 } else {
-                    self.newest(slot, channel, range, *count_max, &mut budget)
-                        .map(|mut messages| {
+                    self.newest(slot, channel, range, *count_max, &mut budget).map(
+                        |mut messages| {
                             messages.reverse();
                             messages
-                        })
+                        },
+                    )
                 }
                 .map(Rows::Messages)
             }
@@ -134,16 +126,9 @@ impl Reader {
     }
 
     fn channel(&self, slot: SlotId, channel: &ChannelId) -> Result<ChannelRows> {
-        let info = self.get(
-            Table::Channel,
-            &channel::key(slot, channel)?,
-            channel::decode,
-        )?;
-        let mut rows = ChannelRows {
-            info,
-            last_seq: self.last_seq(slot, channel)?,
-            ..ChannelRows::default()
-        };
+        let info = self.get(Table::Channel, &channel::key(slot, channel)?, channel::decode)?;
+        let mut rows =
+            ChannelRows { info, last_seq: self.last_seq(slot, channel)?, ..ChannelRows::default() };
         let prefix = list::prefix(slot, channel)?;
         let items = self.scan(Table::List, &prefix, |key, value| {
             Ok((list::item_of(&prefix, key)?, list::decode(value)?))
@@ -160,11 +145,7 @@ impl Reader {
 
     fn last_seq(&self, slot: SlotId, channel: &ChannelId) -> Result<u64> {
         let prefix = message::prefix(slot, channel)?;
-        match self
-            .snapshot
-            .prefix(self.keyspace(Table::Message), prefix)
-            .next_back()
-        {
+        match self.snapshot.prefix(self.keyspace(Table::Message), prefix).next_back() {
             Some(row) => message::seq_of(&row.key().map_err(read_error)?),
             None => Ok(0),
         }
@@ -254,16 +235,10 @@ impl Reader {
         slot: SlotId,
     ) -> Result<(Option<jindou_core::id::LogId>, Option<bytes::Bytes>)> {
         let key = |what| applied::key(slot, what);
-        let position = self.get(
-            Table::Applied,
-            &key(applied::What::Position),
-            applied::decode_position,
-        )?;
-        let membership = self.get(
-            Table::Applied,
-            &key(applied::What::Membership),
-            applied::decode_membership,
-        )?;
+        let position =
+            self.get(Table::Applied, &key(applied::What::Position), applied::decode_position)?;
+        let membership =
+            self.get(Table::Applied, &key(applied::What::Membership), applied::decode_membership)?;
         Ok((position, membership))
     }
 
@@ -295,12 +270,10 @@ impl Reader {
         slot: SlotId,
     ) -> impl Iterator<Item = Result<(Table, fjall::UserKey, fjall::UserValue)>> {
         Table::ALL.into_iter().flat_map(move |table| {
-            self.snapshot
-                .prefix(self.keyspace(table), slot.0.to_be_bytes())
-                .map(move |row| {
-                    let (key, value) = row.into_inner().map_err(read_error)?;
-                    Ok((table, key, value))
-                })
+            self.snapshot.prefix(self.keyspace(table), slot.0.to_be_bytes()).map(move |row| {
+                let (key, value) = row.into_inner().map_err(read_error)?;
+                Ok((table, key, value))
+            })
         })
     }
 }

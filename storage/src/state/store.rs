@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use fjall::{
-    Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode, Snapshot,
+    CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode,
+    Snapshot,
     config::{BlockSizePolicy, FilterPolicy},
 };
 use jindou_core::{
@@ -15,6 +16,7 @@ use super::StateOptions;
 use crate::{
     error::{OpenError, StorageError},
     janitor::{Janitor, Watched},
+    journal::{self, Unsynced},
     keyspace::{self, RawRow, Table, install, message},
 };
 
@@ -116,25 +118,23 @@ impl StateStore {
             path: options.path.clone(),
             reason: e.to_string(),
         };
-        let database = Database::builder(&options.path)
-            .worker_threads(WORKER_COUNT)
-            .cache_size(options.cache_size)
-            .max_journaling_size(JOURNAL_SIZE_MAX)
-            .manual_journal_persist(true)
-            .open()
-            .map_err(failed)?;
+        let database = journal::open_or_mend(&options.path, Unsynced::Tail, || {
+            Database::builder(&options.path)
+                .worker_threads(WORKER_COUNT)
+                .cache_size(options.cache_size)
+                .max_journaling_size(JOURNAL_SIZE_MAX)
+                .journal_compression(CompressionType::None)
+                .manual_journal_persist(true)
+                .open()
+        })
+        .map_err(failed)?;
         let tables = Table::ALL.map(|table| database.keyspace(table.name(), || of(table)));
-        let tables: Vec<Keyspace> = tables
-            .into_iter()
-            .collect::<Result<_, _>>()
-            .map_err(failed)?;
+        let tables: Vec<Keyspace> = tables.into_iter().collect::<Result<_, _>>().map_err(failed)?;
         let Ok(tables) = tables.try_into() else {
             return Err(OpenError::Storage(StorageError::Closed));
         };
-        let tables = Tables {
-            tables,
-            install: database.keyspace(install::NAME, plain).map_err(failed)?,
-        };
+        let tables =
+            Tables { tables, install: database.keyspace(install::NAME, plain).map_err(failed)? };
         let mut watched: Vec<Watched> = Table::ALL
             .into_iter()
             .map(|table| Watched {
@@ -160,11 +160,7 @@ impl StateStore {
         });
         let janitor = Janitor::start("state", database.clone(), watched)
             .map_err(|source| OpenError::Thread { source })?;
-        Ok(Self {
-            janitor,
-            tables,
-            database,
-        })
+        Ok(Self { janitor, tables, database })
     }
 
     pub(super) fn tables(&self) -> &Tables {
@@ -188,10 +184,8 @@ impl StateStore {
             .applied
             .into_iter()
             .map(|(slot, applied)| keyspace::encode_applied(slot, applied));
-        let others = pending
-            .others
-            .into_iter()
-            .map(|((table, key), value)| RawRow { table, key, value });
+        let others =
+            pending.others.into_iter().map(|((table, key), value)| RawRow { table, key, value });
         for row in others.chain(applied) {
             let keyspace = self.tables.get(row.table);
             match row.value {
@@ -223,9 +217,7 @@ impl StateStore {
 
 /// Sealing memtables is the janitor's business, syncing the lane's.
 fn plain() -> KeyspaceCreateOptions {
-    KeyspaceCreateOptions::default()
-        .manual_journal_persist(true)
-        .max_memtable_size(u64::MAX)
+    KeyspaceCreateOptions::default().manual_journal_persist(true).max_memtable_size(u64::MAX)
 }
 
 fn of(table: Table) -> KeyspaceCreateOptions {

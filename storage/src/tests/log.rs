@@ -36,8 +36,7 @@ fn entry(index: u64, size: usize) -> Bytes {
 }
 
 fn append(log: &dyn LogStorage, client: &Client, group: u16, range: Range<u64>, size: usize) {
-    log.append(group, entries(range, size), client.done())
-        .unwrap();
+    log.append(group, entries(range, size), client.done()).unwrap();
 }
 
 fn load(log: &dyn LogStorage, client: &Client, group: u16) -> LogState {
@@ -129,10 +128,7 @@ fn an_older_purge_mark_changes_nothing() {
         log.purge_to(1, 5, Bytes::from_static(b"five"), client.done());
         client.settle();
         log.purge_to(1, 3, Bytes::from_static(b"three"), client.done());
-        assert_eq!(
-            load(log, client, 1).purged,
-            Some((5, Bytes::from_static(b"five")))
-        );
+        assert_eq!(load(log, client, 1).purged, Some((5, Bytes::from_static(b"five"))));
     });
 }
 
@@ -196,11 +192,7 @@ fn disk_size(path: &Path) -> u64 {
         .map(|entry| {
             let entry = entry.unwrap();
             let meta = entry.metadata().unwrap();
-            if meta.is_dir() {
-                disk_size(&entry.path())
-            } else {
-                meta.blocks() * 512
-            }
+            if meta.is_dir() { disk_size(&entry.path()) } else { meta.blocks() * 512 }
         })
         .sum()
 }
@@ -208,10 +200,7 @@ fn disk_size(path: &Path) -> u64 {
 #[test]
 fn a_full_queue_gives_the_entries_back() {
     let dir = tempfile::tempdir().unwrap();
-    let options = LogOptions {
-        queue_size_max: 10_000,
-        ..LogOptions::new(dir.path().to_owned())
-    };
+    let options = LogOptions { queue_size_max: 10_000, ..LogOptions::new(dir.path().to_owned()) };
     let log = LogLane::open(&options, no_failure()).unwrap();
     let client = Client::new();
     let mut index = 0;
@@ -262,44 +251,15 @@ fn a_held_twin_loses_what_was_not_fsynced() {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Append {
-        group: u16,
-        count: u64,
-        size: usize,
-    },
-    Truncate {
-        group: u16,
-        back: u64,
-    },
-    Clear {
-        group: u16,
-    },
-    Purge {
-        group: u16,
-        keep: u64,
-    },
-    Jump {
-        group: u16,
-        ahead: u64,
-    },
-    Vote {
-        group: u16,
-        vote: u8,
-    },
-    Committed {
-        group: u16,
-        committed: u8,
-    },
-    Read {
-        group: u16,
-        back: u64,
-        count: u64,
-        size_max: usize,
-    },
-    Load {
-        group: u16,
-        tail: usize,
-    },
+    Append { group: u16, count: u64, size: usize },
+    Truncate { group: u16, back: u64 },
+    Clear { group: u16 },
+    Purge { group: u16, keep: u64 },
+    Jump { group: u16, ahead: u64 },
+    Vote { group: u16, vote: u8 },
+    Committed { group: u16, committed: u8 },
+    Read { group: u16, back: u64, count: u64, size_max: usize },
+    Load { group: u16, tail: usize },
     Settle,
     Reopen,
 }
@@ -381,12 +341,7 @@ fn check(ops: Vec<Op>) {
             Op::Committed { group, committed } => {
                 each(&|log, _| log.save_committed(group, vec![committed].into()));
             }
-            Op::Read {
-                group,
-                back,
-                count,
-                size_max,
-            } => {
+            Op::Read { group, back, count, size_max } => {
                 let start = next[usize::from(group)].saturating_sub(back);
                 each(&|log, client| log.read(group, start..start + count, size_max, client.done()));
             }
@@ -407,10 +362,7 @@ fn check(ops: Vec<Op>) {
     settle();
     let lane: Arc<dyn LogStorage> = Arc::new(lane.unwrap());
     for group in 0..3 {
-        assert_eq!(
-            load(&*lane, &clients[0], group),
-            load(&twin, &clients[1], group)
-        );
+        assert_eq!(load(&*lane, &clients[0], group), load(&twin, &clients[1], group));
     }
 }
 

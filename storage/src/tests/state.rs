@@ -40,19 +40,11 @@ fn on_both(story: impl Fn(&dyn StateStorage, &Client)) {
 const SLOT: SlotId = SlotId(7);
 
 fn at(index: u64) -> LogId {
-    LogId {
-        term: 1,
-        node: 1,
-        index,
-    }
+    LogId { term: 1, node: 1, index }
 }
 
 fn persist(slot: SlotId, index: u64, rows: Vec<Row>) -> Persist {
-    Persist {
-        slot,
-        applied: at(index),
-        rows,
-    }
+    Persist { slot, applied: at(index), rows }
 }
 
 fn group() -> ChannelId {
@@ -91,13 +83,8 @@ fn messages(
     count_max: usize,
     from_start: bool,
 ) -> Vec<u64> {
-    let read = Read::Messages {
-        channel: group(),
-        first: range.0,
-        last: range.1,
-        count_max,
-        from_start,
-    };
+    let read =
+        Read::Messages { channel: group(), first: range.0, last: range.1, count_max, from_start };
     state.read(SLOT, read, client.done());
     match rows(client) {
         Rows::Messages(found) => found.iter().map(|message| message.seq).collect(),
@@ -123,9 +110,7 @@ fn a_read_sees_every_persist_before_it() {
 #[test]
 fn history_is_cut_at_either_end() {
     on_both(|state, client| {
-        let rows = (1..=30)
-            .map(|seq| Row::Message(message(seq, 400)))
-            .collect();
+        let rows = (1..=30).map(|seq| Row::Message(message(seq, 400))).collect();
         state.persist(persist(SLOT, 1, rows), &client.sender);
         let messages = |range, count, start| messages(state, client, range, count, start);
         assert_eq!(messages((0, u64::MAX), 3, true), [1, 2, 3]);
@@ -145,10 +130,7 @@ fn history_is_cut_at_16_mib() {
             state.persist(persist(SLOT, seq, rows), &client.sender);
         }
         assert_eq!(messages(state, client, (1, 20), 100, true).len(), 16);
-        assert_eq!(
-            messages(state, client, (1, 20), 100, false).first(),
-            Some(&5)
-        );
+        assert_eq!(messages(state, client, (1, 20), 100, false).first(), Some(&5));
         let rows = vec![Row::Message(message(21, 17 << 20))];
         state.persist(persist(SLOT, 21, rows), &client.sender);
         assert_eq!(messages(state, client, (1, 21), 100, false), [21]);
@@ -159,17 +141,9 @@ fn history_is_cut_at_16_mib() {
 fn digests_tell_what_a_conversation_shows() {
     on_both(|state, client| {
         let mut stored: Vec<Row> = (1..=9).map(|seq| Row::Message(message(seq, 5))).collect();
-        stored.push(Row::Sent {
-            channel: group(),
-            uid: "ann".into(),
-            seq: 9,
-        });
+        stored.push(Row::Sent { channel: group(), uid: "ann".into(), seq: 9 });
         state.persist(persist(SLOT, 1, stored), &client.sender);
-        let query = |channel, after| DigestQuery {
-            channel,
-            after,
-            count_max: 2,
-        };
+        let query = |channel, after| DigestQuery { channel, after, count_max: 2 };
         let read = Read::Digests {
             uid: "ann".into(),
             items: vec![
@@ -190,12 +164,7 @@ fn digests_tell_what_a_conversation_shows() {
                 (d.last_seq, d.own_seq, recents)
             })
             .collect();
-        let expected = [
-            (9, 9, vec![9, 8]),
-            (9, 9, vec![9]),
-            (9, 9, vec![]),
-            (0, 0, vec![]),
-        ];
+        let expected = [(9, 9, vec![9, 8]), (9, 9, vec![9]), (9, 9, vec![]), (0, 0, vec![])];
         assert_eq!(seen, expected);
     });
 }
@@ -290,11 +259,7 @@ fn filled(state: &dyn StateStorage, client: &Client, seqs: std::ops::RangeInclus
         for seq in seqs.clone() {
             let rows = vec![
                 Row::Message(message(seq, 60_000)),
-                Row::Sent {
-                    channel: group(),
-                    uid: "ann".into(),
-                    seq,
-                },
+                Row::Sent { channel: group(), uid: "ann".into(), seq },
             ];
             state.persist(persist(slot, seq, rows), &client.sender);
         }
@@ -382,9 +347,7 @@ fn chunks_never_asked_for_cost_nothing_when_dropped() {
     drop(lane);
     // What was begun and never ended is gone at the next start.
     drop(small_lane(dir.path()));
-    let left = std::fs::read_dir(dir.path().join("install"))
-        .unwrap()
-        .count();
+    let left = std::fs::read_dir(dir.path().join("install")).unwrap().count();
     assert_eq!(left, 0);
 }
 
@@ -405,12 +368,8 @@ enum Op {
 
 fn any_read() -> impl Strategy<Value = Read> {
     let count = || prop_oneof![Just(usize::MAX), 0usize..5];
-    let query =
-        (any_channel(), 0u64..20, count()).prop_map(|(channel, after, count_max)| DigestQuery {
-            channel,
-            after,
-            count_max,
-        });
+    let query = (any_channel(), 0u64..20, count())
+        .prop_map(|(channel, after, count_max)| DigestQuery { channel, after, count_max });
     prop_oneof![
         any_channel().prop_map(Read::Channel),
         any_name().prop_map(Read::User),
@@ -502,7 +461,7 @@ fn check(ops: Vec<Op>) {
                 settle();
                 // What it reports depends on the syncs that the lane made by itself.
                 each(&|state, client| state.sync(client.done()));
-                clients.each_ref().map(Client::settle);
+                let _ = clients.each_ref().map(Client::settle);
             }
             Op::Settle => settle(),
             Op::Reopen => {
@@ -514,11 +473,8 @@ fn check(ops: Vec<Op>) {
     }
     let lane = lane.unwrap();
     for slot in (0..3).map(SlotId) {
-        clients.each_ref().map(Client::settle);
-        assert_eq!(
-            hash(&lane, &clients[0], slot),
-            hash(&twin, &clients[1], slot)
-        );
+        let _ = clients.each_ref().map(Client::settle);
+        assert_eq!(hash(&lane, &clients[0], slot), hash(&twin, &clients[1], slot));
     }
 }
 
