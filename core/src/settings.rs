@@ -1,6 +1,9 @@
 //! The part of the configuration that the rules depend on. Immutable for a process.
 
-use crate::id::{Name, NodeId};
+use crate::{
+    id::{Name, NodeId},
+    networks::Networks,
+};
 
 /// What the shard's rules need to know. Times in milliseconds, sizes in bytes.
 #[derive(Clone, Debug)]
@@ -25,6 +28,9 @@ pub struct Settings {
     pub json_off: bool,
     /// No allow-list check for person channels.
     pub person_allow_off: bool,
+    /// Peers whose word about a client's address is believed (PROXY header, X-Forwarded-For,
+    /// X-Real-IP).
+    pub trusted_proxies: Networks,
     /// Silence after which an authenticated connection is closed.
     pub idle_ms: u64,
     /// Silence allowed before CONNECT.
@@ -55,6 +61,8 @@ pub struct Settings {
     pub state_queue_size_max: usize,
     /// Sends per second of one connection; 0: no bound.
     pub sends_per_second_max: u32,
+    /// Sessions of one uid on this node; a CONNECT beyond it is refused.
+    pub sessions_per_user_max: usize,
     /// The longest uid or device id, in bytes.
     pub uid_size_max: usize,
     /// The longest channel id as a client writes it, in bytes.
@@ -74,6 +82,7 @@ impl Default for Settings {
             encryption_off: false,
             json_off: false,
             person_allow_off: true,
+            trusted_proxies: Networks::default(),
             idle_ms: 180_000,
             connect_ms: 2_000,
             auth_ms: 4_000,
@@ -89,6 +98,7 @@ impl Default for Settings {
             cache_size_max: 256 << 20,
             state_queue_size_max: 64 << 20,
             sends_per_second_max: 0,
+            sessions_per_user_max: 1_024,
             uid_size_max: 4_096,
             channel_id_size_max: 8_192,
         }

@@ -43,6 +43,8 @@ pub(crate) struct Link {
     pub(crate) conn: ConnId,
     transport: Transport,
     peer: SocketAddr,
+    /// The peer may still tell, once, for whom it speaks.
+    may_name_client: bool,
     opened_ms: i64,
     /// `Now::mono_ms` of the accept and of the last bytes.
     opened_mono_ms: u64,
@@ -159,6 +161,7 @@ impl Shard {
                 conn,
                 transport,
                 peer,
+                may_name_client: self.settings.trusted_proxies.contains(peer.ip()),
                 opened_ms: self.now.unix_ms,
                 opened_mono_ms: self.now.mono_ms,
                 active_mono_ms: self.now.mono_ms,
@@ -198,7 +201,9 @@ impl Shard {
             let flow = match incoming {
                 Ok(None) => break Flow::Next,
                 Ok(Some(Incoming::Peer(peer))) => {
-                    link.peer = peer;
+                    if std::mem::take(&mut link.may_name_client) {
+                        link.peer = peer;
+                    }
                     Flow::Next
                 }
                 Ok(Some(Incoming::Frame(frame))) => self.on_frame(link, frame),
