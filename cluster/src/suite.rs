@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{cell::RefCell, rc::Rc, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use jindou_core::{
@@ -56,6 +56,8 @@ fn disk() -> Fresh {
         path: dir.path().join("data"),
         node: NodeId(1),
         slot_count: 64,
+        state_cache_size: 32 << 20,
+        state_sync_interval: Duration::from_secs(5),
         on_fatal: Arc::new(|error| panic!("{error}")),
         on_synced: Arc::new(|_| {}),
     })
