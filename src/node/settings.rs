@@ -32,6 +32,7 @@ pub(super) fn core(config: &Config) -> Settings {
         encryption_off: !admission.encryption,
         json_off: !admission.json_rpc,
         person_allow_off: !admission.person_allow_list,
+        trusted_proxies: admission.trusted_proxies.clone(),
         idle_ms: ms(admission.idle_time),
         connect_ms: ms(limits.connect_deadline),
         auth_ms: ms(limits.auth_deadline),
@@ -46,6 +47,7 @@ pub(super) fn core(config: &Config) -> Settings {
         cache_size_max: limits.cache_max,
         state_queue_size_max: limits.state_queue_max,
         sends_per_second_max: limits.send_rate_max.unwrap_or(0),
+        sessions_per_user_max: limits.connection_per_user_max,
         uid_size_max: limits.uid_max,
         channel_id_size_max: limits.channel_id_max,
         ..Settings::default()
@@ -63,7 +65,11 @@ pub(super) fn net(config: &Config) -> NetSettings {
 }
 
 pub(super) fn http(config: &Config) -> HttpSettings {
-    HttpSettings { body_size_max: config.limits.http_body_max, ..HttpSettings::default() }
+    let body_size_max = config.limits.http_body_max;
+    let default = HttpSettings::default();
+    // A body that is allowed must fit in.
+    let body_total_size_max = default.body_total_size_max.max(body_size_max);
+    HttpSettings { body_size_max, body_total_size_max, ..default }
 }
 
 pub(super) fn driver(config: &Config) -> DriverChoice {
@@ -94,7 +100,11 @@ pub(super) fn api(config: &Config) -> ApiSettings {
         },
         version: Version::default(),
         conversation_count_max: config.messaging.conversation_max,
+        uid_size_max: config.limits.uid_max,
         id_size_max: config.limits.channel_id_max,
+        uids_per_request_max: config.limits.members_per_request_max,
+        prometheus_on: config.outside.prometheus.is_some(),
+        loki_on: config.outside.loki.is_some(),
         stress_on: admission.stress,
         trace_on: config.logging.trace,
         ..ApiSettings::default()

@@ -1,8 +1,15 @@
 //! One shard's thread: groups, rules, sockets and API, wired together.
 
-use std::{cell::RefCell, collections::BTreeMap, net::TcpListener, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    net::TcpListener,
+    rc::Rc,
+    sync::{Arc, OnceLock},
+};
 
 use anyhow::Context as _;
+use futures::future::{Either, select};
 use jindou_api::{Api, ApiSettings};
 use jindou_cluster::{Groups, NoPeers, Node, Options, Router, Setup, Sink};
 use jindou_core::{
@@ -15,9 +22,12 @@ use jindou_net::{Admission, Driver, Handle, HttpSettings, Machine, ShardContext}
 use jindou_storage::{LogStorage, StateStorage, completions};
 
 use super::{
+    Running,
     executor::{NodeExecutor, ShardGroups, drain_completions},
+    guard::{Cause, Guard},
     health::NodeHealth,
-    http::{Door, Service, ShardNode},
+    http::{Door, NoPages, Service, ShardNode},
+    listeners::Listeners,
     process,
 };
 
@@ -40,14 +50,8 @@ pub(super) struct Parts {
     pub(super) synced: Arc<[flume::Receiver<Synced>]>,
     /// By listener, by shard.
     pub(super) listeners: Arc<Listeners>,
-}
-
-/// The sockets that were bound before the shards started, one of each per shard.
-pub(super) struct Listeners {
-    pub(super) tcp: Vec<TcpListener>,
-    pub(super) ws: Vec<TcpListener>,
-    pub(super) http: Vec<TcpListener>,
-    pub(super) manager: Vec<TcpListener>,
+    pub(super) running: Arc<OnceLock<Running>>,
+    pub(super) guard: Guard,
 }
 
 /// The rules as the driver turns them.
@@ -65,15 +69,24 @@ impl Machine for Rules {
 
 /// Runs a shard to its end. An error stops the node.
 pub(super) async fn run(context: ShardContext, parts: Parts) {
-    let (stop, health, shard) = (context.stop.clone(), parts.health.clone(), context.shard);
-    if let Err(error) = run_to_end(context, parts).await {
-        tracing::error!("shard {} stops the node: {error:#}", shard.0);
-        health.set_fault(format!("{error:#}"));
+    let (stop, health, guard) = (context.stop.clone(), parts.health.clone(), parts.guard.clone());
+    let shard = context.shard.0;
+    let fail = move |error: &anyhow::Error| {
+        tracing::error!("shard {shard} stops the node: {error:#}");
+        health.set_fault(format!("shard {shard} failed: {error:#}"));
+        guard.end(Cause::Fault);
         stop.drain();
+    };
+    if let Err(error) = run_to_end(context, parts, &fail).await {
+        fail(&error);
     }
 }
 
-async fn run_to_end(context: ShardContext, parts: Parts) -> anyhow::Result<()> {
+async fn run_to_end(
+    context: ShardContext,
+    parts: Parts,
+    fail: &impl Fn(&anyhow::Error),
+) -> anyhow::Result<()> {
     let (handle, id) = (context.handle.clone(), context.shard);
     let seed = process::seed().context("the system gives no random bytes")?;
     let rules = Rules(Shard::new(id, parts.settings.clone(), seed));
@@ -109,23 +122,30 @@ async fn run_to_end(context: ShardContext, parts: Parts) -> anyhow::Result<()> {
         open_groups(&groups, id, &parts).await?;
         serve(&handle, id, &parts)
     };
-    // Groups open through the driver, so both run.
-    let (_, opened) = futures::join!(Box::pin(driver.run()), Box::pin(opening));
+    // Groups open through the driver, so both run. Told to stop meanwhile, it opens no more.
+    let driving = Box::pin(driver.run());
+    if let Either::Left((opened, driving)) = select(Box::pin(opening), driving).await {
+        if let Err(error) = &opened {
+            fail(error);
+        }
+        driving.await;
+    }
     Box::pin(groups.shutdown()).await;
-    opened
+    Ok(())
 }
 
 /// The groups' way into the shard's inbox; leadership is noted for /health on the way.
 fn sink(handle: &Handle, health: &Arc<NodeHealth>) -> Sink {
     let (handle, health) = (handle.clone(), health.clone());
     Rc::new(move |event| {
-        let leading = match &event {
-            Event::Leading { leading, .. } => Some(*leading),
-            _ => None,
+        let news = if let Event::Leading { slot, leading } = &event {
+            Some((*slot, *leading))
+        } else {
+            None
         };
         handle.push(event);
-        if let Some(leading) = leading {
-            health.set_serving(leading);
+        if let Some((slot, leading)) = news {
+            health.set_serving(slot, leading);
         }
     })
 }
@@ -156,6 +176,7 @@ fn serve(handle: &Handle, id: ShardId, parts: &Parts) -> anyhow::Result<()> {
         slot_count: parts.settings.slot_count,
         shard_count: parts.settings.shard_count,
         health: parts.health.clone(),
+        running: parts.running.clone(),
         random: RefCell::new(process::Random::new()),
     };
     let api = Rc::new(Api::new(node, parts.api.clone()));
@@ -165,6 +186,9 @@ fn serve(handle: &Handle, id: ShardId, parts: &Parts) -> anyhow::Result<()> {
             let service = Rc::new(Service { api: api.clone(), door });
             handle.serve_http(socket, parts.http_admission.clone(), parts.http, service)?;
         }
+    }
+    if let Some(socket) = own(&listeners.demo)? {
+        handle.serve_http(socket, parts.http_admission.clone(), parts.http, Rc::new(NoPages))?;
     }
     for (sockets, port) in [(&listeners.tcp, Port::Tcp), (&listeners.ws, Port::Ws)] {
         if let Some(socket) = own(sockets)? {
