@@ -262,7 +262,7 @@ keys! {
     CONVERSATION_SCAN = dead("conversation.workerScanInterval");
     RETRY_INTERVAL = time("messageRetry.interval", "60s", s(1), s(DAY), "a RECV without RECVACK is sent again after so long");
     RETRY_SCAN = time("messageRetry.scanInterval", "30s", ms(100), s(DAY), "how often that is looked at");
-    RETRY_MAX = int("messageRetry.maxCount", "5", 1, 1000, "and how many times it is sent again");
+    RETRY_MAX = int("messageRetry.maxCount", "5", 1, 255, "and how many times it is sent again");
     RETRY_WORKERS = int("messageRetry.workerCount", "128", 1, ANY, "threads of v2.2.5").effect(Effect::Engine);
     TAG_EXPIRE = time("tag.expire", "20m", s(1), s(30 * DAY), "an unused plan of a channel's receivers is dropped after so long").later();
     VISITORS_SUFFIX = text("customerService.visitorsSuffix", "___vstr", "uids that end so need no token");

@@ -330,4 +330,4 @@ fn is_relative(path: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

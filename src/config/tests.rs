@@ -23,7 +23,7 @@ fn written(file: &str, env: &[(&str, &str)]) -> Written {
     Written::join(Some((Path::new("wk.yaml"), pairs)), env, None)
 }
 
-fn config(file: &str, env: &[(&str, &str)]) -> Config {
+pub(crate) fn config(file: &str, env: &[(&str, &str)]) -> Config {
     Config::new(&written(file, env), &machine()).unwrap()
 }
 
