@@ -18,6 +18,7 @@ mod outbox;
 mod requests;
 mod send;
 mod slot;
+mod unacked;
 mod user;
 mod waiting;
 
@@ -347,7 +348,7 @@ impl Shard {
             sessions: self.session_count,
             online_users: count(self.directory.len()),
             unacked: self.conns.iter().flatten().fold(0, |sum, entry| {
-                sum + entry.link.session.live().map_or(0, |live| count(live.unacked.len()))
+                sum + entry.link.session.live().map_or(0, |live| count(live.unacked.count()))
             }),
             slots_leading: count(self.slots.values().filter(|slot| slot.leading).count()),
             channels_cached: count(self.channels.count()),
