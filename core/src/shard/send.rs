@@ -317,6 +317,29 @@ impl Shard {
         self.mark_dirty(slot);
     }
 
+    /// This shard does not lead the slot any more: whoever waits is told, and may try again. What
+    /// is committed already is answered as such; proposals under way are unknown.
+    pub(super) fn resign(&mut self, slot: SlotId) {
+        let Some(state) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        state.leading = false;
+        state.sending.clear();
+        state.taken.clear();
+        state.accumulated_size = 0;
+        let mut waiters = std::mem::take(&mut state.accumulator).waiters;
+        for proposal in &mut state.proposals {
+            waiters.append(&mut proposal.batch.waiters);
+        }
+        let held = std::mem::take(&mut state.held);
+        for waiter in waiters {
+            self.answer(waiter, Outcome::Failed(Failure::NoLeader));
+        }
+        for (waiter, outcome) in held.into_values().flat_map(|held| held.answers) {
+            self.answer(waiter, outcome);
+        }
+    }
+
     /// Tells whoever waits for a command what became of it.
     pub(super) fn answer(&mut self, waiter: Waiter, outcome: Outcome) {
         match (waiter, outcome) {
