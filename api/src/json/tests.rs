@@ -1,4 +1,4 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -219,12 +219,24 @@ fn any_json() -> impl Strategy<Value = serde_json::Value> {
         any::<String>().prop_map(Into::into),
     ];
     leaf.prop_recursive(4, 32, 6, |inner| {
-        let key = prop_oneof![
-            Just("uid".to_owned()),
-            Just("list".to_owned()),
-            Just("header".to_owned()),
-            ".*"
-        ];
+        // Names of real bodies, so that their readers are reached.
+        let known = prop::sample::select(vec![
+            "uid",
+            "list",
+            "header",
+            "payload",
+            "channel_id",
+            "channel_type",
+            "subscribers",
+            "uids",
+            "limit",
+            "channels",
+            "exclude_channel_types",
+            "last_msg_seqs",
+            "Red_Dot",
+            "kind",
+        ]);
+        let key = prop_oneof![4 => known.prop_map(str::to_owned), 1 => ".*"];
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..6).prop_map(Into::into),
             prop::collection::vec((key, inner), 0..6)

@@ -174,7 +174,7 @@ impl Shard {
         self.flush_slots();
         self.handle_local();
         let size_max = self.settings.cache_size_max / 2;
-        self.channels.shrink(size_max, |channel| !channel.gate.is_empty());
+        self.channels.shrink(size_max, Channel::has_gated);
         self.users.shrink(size_max, |_| false);
         std::mem::swap(&mut self.out, outbox);
         Stepped { more: !self.jobs.is_empty(), wake_at_ms: self.wake_at_ms() }

@@ -51,10 +51,10 @@ impl Shard {
                 let Some(channel) = self.channels.get(&channel_id) else {
                     return;
                 };
-                if channel.gate.is_empty() {
-                    self.decided(task, code);
+                if channel.has_gated() {
+                    channel.push_gated(Gated { task, question: None, verdict: Some(code) });
                 } else {
-                    channel.gate.push_back(Gated { task, question: None, verdict: Some(code) });
+                    self.decided(task, code);
                 }
             }
             Verdict::Ask(question) => self.ask(&channel_id, task, question),
@@ -112,7 +112,7 @@ impl Shard {
         let Some(channel) = self.channels.get(channel_id) else {
             return;
         };
-        channel.gate.push_back(Gated { task, question: Some(id), verdict: None });
+        channel.push_gated(Gated { task, question: Some(id), verdict: None });
         self.questions.insert(id, channel_id.clone());
         let from = self.id;
         self.send(to, Envelope::Ask { from, id, question });
@@ -149,15 +149,10 @@ impl Shard {
         let Some(channel_id) = self.questions.swap_remove(&id) else {
             return;
         };
-        let mut decided = Vec::new();
-        if let Some(channel) = self.channels.get(&channel_id) {
-            if let Some(gated) = channel.gate.iter_mut().find(|g| g.question == Some(id)) {
-                gated.verdict = Some(code);
-            }
-            while channel.gate.front().is_some_and(|gated| gated.verdict.is_some()) {
-                decided.extend(channel.gate.pop_front());
-            }
-        }
+        let decided = match self.channels.get(&channel_id) {
+            Some(channel) => channel.decide_gated(id, code),
+            None => Vec::new(),
+        };
         for gated in decided {
             self.decided(gated.task, gated.verdict.unwrap_or(Code::SystemError));
         }
