@@ -36,12 +36,7 @@ impl Router {
     /// A table for `slot_count` slots and the cluster's own group, nothing known.
     pub fn new(node: NodeId, shard_count: u16, slot_count: u16) -> Self {
         let table = || (0..=slot_count).map(|_| AtomicU64::new(0)).collect();
-        Self {
-            node,
-            shard_count,
-            leaders: table(),
-            ready: table(),
-        }
+        Self { node, shard_count, leaders: table(), ready: table() }
     }
 
     /// The leader's node, if one is known.

@@ -34,11 +34,7 @@ impl GroupId {
 
 impl fmt::Display for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::CLUSTER {
-            f.write_str("the cluster's group")
-        } else {
-            self.slot().fmt(f)
-        }
+        if *self == Self::CLUSTER { f.write_str("the cluster's group") } else { self.slot().fmt(f) }
     }
 }
 
@@ -120,20 +116,13 @@ impl<R: AsyncRuntime> RaftTypeConfig for TypeConfig<R> {
 
 /// The core's form of a position.
 pub(crate) fn to_core(log_id: &RaftLogId) -> LogId {
-    LogId {
-        term: log_id.leader_id.term,
-        node: log_id.leader_id.node_id,
-        index: log_id.index,
-    }
+    LogId { term: log_id.leader_id.term, node: log_id.leader_id.node_id, index: log_id.index }
 }
 
 /// openraft's form of a position.
 pub(crate) fn to_raft(log_id: LogId) -> RaftLogId {
     RaftLogId {
-        leader_id: LeaderId {
-            term: log_id.term,
-            node_id: log_id.node,
-        },
+        leader_id: LeaderId { term: log_id.term, node_id: log_id.node },
         index: log_id.index,
     }
 }
