@@ -76,23 +76,13 @@ fn apply(state: &dyn StateStorage, from: &CompletionSender, shared: &Shared, eve
     let Event::Committed { slot, log_id, body } = event else {
         return;
     };
-    let row = |value: Bytes| Row::ClusterKey {
-        key: format!("entry {}", log_id.index),
-        value,
-    };
+    let row = |value: Bytes| Row::ClusterKey { key: format!("entry {}", log_id.index), value };
     let rows = match body {
         Committed::Blank => vec![row(Bytes::from_static(b"blank"))],
         Committed::Entry(bytes) => vec![row(bytes)],
         Committed::Membership(bytes) => vec![Row::Membership(bytes)],
     };
-    state.persist(
-        Persist {
-            slot,
-            applied: log_id,
-            rows,
-        },
-        from,
-    );
+    state.persist(Persist { slot, applied: log_id, rows }, from);
     shared.set_applied(log_id);
 }
 
@@ -130,20 +120,14 @@ impl StoreBuilder<Config, LogStore<Runtime>, StateMachine<Runtime>, Option<Disk>
             });
             Shared::new(group, 0, sink, opened.rows.applied)
         });
-        let bounds = Bounds {
-            tail_size_max: self.tail_size_max,
-            read_size_max: 400,
-        };
+        let bounds = Bounds { tail_size_max: self.tail_size_max, read_size_max: 400 };
         let store = LogStore::new(group, lanes.clone(), core, bounds);
         Ok((guard, store, StateMachine::new(shared, lanes, membership)))
     }
 }
 
 fn check(fresh: fn() -> Fresh, tail_size_max: usize) {
-    let builder = Builder {
-        fresh,
-        tail_size_max,
-    };
+    let builder = Builder { fresh, tail_size_max };
     Runtime::new(1).block_on(async move {
         Suite::test_all(builder).await.expect("the suite passes");
     });
