@@ -61,6 +61,13 @@ impl NodeHealth {
         self.fault.get().map(String::as_str)
     }
 
+    /// Whether every group serves and nothing speaks against it.
+    pub(super) fn is_ready(&self) -> bool {
+        self.serving.iter().all(|flag| flag.load(Ordering::Acquire))
+            && !self.draining.load(Ordering::Acquire)
+            && self.fault().is_none()
+    }
+
     pub(super) fn report(&self) -> Health {
         let groups = self.serving.len();
         let serving = self.serving.iter().filter(|flag| flag.load(Ordering::Acquire)).count();
@@ -100,10 +107,13 @@ mod tests {
         assert_eq!(health.report().fault, Some(Fault::NoSlots));
         health.set_serving(SlotId(0), true);
         assert_eq!(health.report().fault, Some(Fault::NotReady));
+        assert!(!health.is_ready());
         health.set_serving(SlotId(1), true);
         health.set_serving(CLUSTER_SLOT, true);
         assert_eq!(health.report().fault, None);
+        assert!(health.is_ready());
         health.set_draining();
+        assert!(!health.is_ready());
         assert_eq!(health.report().fault, Some(Fault::Draining));
         health.set_fault("disk".into());
         health.set_fault("what follows".into());

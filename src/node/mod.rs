@@ -100,7 +100,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let wakers = (0..shard_count).filter_map(|n| shards.waker(ShardId(n))).collect();
     let stop = shards.stop();
     let counters = shards.counters().to_vec();
-    let _ = running.set(Running { wakers, stop: stop.clone(), counters });
+    // A group may have begun to serve before there was anybody to wake.
+    running.get_or_init(|| Running { wakers, stop: stop.clone(), counters }).wake();
     if health.fault().is_some() {
         // The storage failed before it could tell the shards.
         stop.drain();
@@ -132,6 +133,14 @@ pub(crate) struct Running {
     counters: Vec<Arc<Counters>>,
 }
 
+impl Running {
+    fn wake(&self) {
+        for waker in &self.wakers {
+            waker.wake();
+        }
+    }
+}
+
 /// Opens the data directory. What becomes durable is told to every shard; a database that fails
 /// stops the node, and nothing is acknowledged any more.
 fn open_storage(
@@ -159,8 +168,8 @@ fn open_storage(
                 // A shard that has ended wants to know nothing.
                 let _ = sender.send(moved.to_vec());
             }
-            for waker in running.get().iter().flat_map(|running| &running.wakers) {
-                waker.wake();
+            if let Some(running) = running.get() {
+                running.wake();
             }
         }
     };

@@ -85,7 +85,7 @@ pub(super) async fn run(context: ShardContext, parts: Parts) {
 async fn run_to_end(
     context: ShardContext,
     parts: Parts,
-    fail: &impl Fn(&anyhow::Error),
+    fail: &(impl Fn(&anyhow::Error) + Clone + 'static),
 ) -> anyhow::Result<()> {
     let (handle, id) = (context.handle.clone(), context.shard);
     let seed = process::seed().context("the system gives no random bytes")?;
@@ -97,7 +97,7 @@ async fn run_to_end(
         log: parts.log.clone(),
         state: parts.state.clone(),
         completions: completions.clone(),
-        sink: sink(&handle, &parts.health),
+        sink: sink(&handle, &parts),
         transport: NoPeers,
         router: parts.router.clone(),
         options: Options::default(),
@@ -120,7 +120,7 @@ async fn run_to_end(
     let driver = Driver::new(context, rules, executor)?;
     let opening = async {
         open_groups(&groups, id, &parts).await?;
-        serve(&handle, id, &parts)
+        serve(&handle, id, &parts, fail)
     };
     // Groups open through the driver, so both run. Told to stop meanwhile, it opens no more.
     let driving = Box::pin(driver.run());
@@ -134,9 +134,10 @@ async fn run_to_end(
     Ok(())
 }
 
-/// The groups' way into the shard's inbox; leadership is noted for /health on the way.
-fn sink(handle: &Handle, health: &Arc<NodeHealth>) -> Sink {
-    let (handle, health) = (handle.clone(), health.clone());
+/// The groups' way into the shard's inbox; leadership is noted for /health on the way, and the
+/// last group that begins to serve opens the doors of all shards.
+fn sink(handle: &Handle, parts: &Parts) -> Sink {
+    let (handle, health, running) = (handle.clone(), parts.health.clone(), parts.running.clone());
     Rc::new(move |event| {
         let news = if let Event::Leading { slot, leading } = &event {
             Some((*slot, *leading))
@@ -146,6 +147,9 @@ fn sink(handle: &Handle, health: &Arc<NodeHealth>) -> Sink {
         handle.push(event);
         if let Some((slot, leading)) = news {
             health.set_serving(slot, leading);
+            if let Some(running) = running.get().filter(|_| health.is_ready()) {
+                running.wake();
+            }
         }
     })
 }
@@ -165,8 +169,16 @@ async fn open_groups(groups: &ShardGroups, id: ShardId, parts: &Parts) -> anyhow
     Ok(())
 }
 
-/// Opens the doors of this shard.
-fn serve(handle: &Handle, id: ShardId, parts: &Parts) -> anyhow::Result<()> {
+/// Opens the doors of this shard: those of the API at once, so that /health can be asked, those of
+/// the clients when every group serves. Until then clients wait in the kernel's queue. A CONNECT
+/// that came to a slot without a leader would have to be refused, and there are SDKs that never
+/// try again after a refusal.
+fn serve(
+    handle: &Handle,
+    id: ShardId,
+    parts: &Parts,
+    fail: &(impl Fn(&anyhow::Error) + Clone + 'static),
+) -> anyhow::Result<()> {
     let place = usize::from(id.0);
     let own = |listeners: &[TcpListener]| {
         listeners.get(place).map(TcpListener::try_clone).transpose().context("no socket")
@@ -190,10 +202,20 @@ fn serve(handle: &Handle, id: ShardId, parts: &Parts) -> anyhow::Result<()> {
     if let Some(socket) = own(&listeners.demo)? {
         handle.serve_http(socket, parts.http_admission.clone(), parts.http, Rc::new(NoPages))?;
     }
+    let mut waiting = Vec::new();
     for (sockets, port) in [(&listeners.tcp, Port::Tcp), (&listeners.ws, Port::Ws)] {
-        if let Some(socket) = own(sockets)? {
-            handle.listen(socket, port, parts.admission.clone())?;
-        }
+        waiting.extend(own(sockets)?.map(|socket| (socket, port)));
     }
+    let (admission, health) = (parts.admission.clone(), parts.health.clone());
+    let fail = fail.clone();
+    handle.add_source(move |handle| {
+        if !waiting.is_empty() && health.is_ready() {
+            let open = |(socket, port)| handle.listen(socket, port, admission.clone());
+            if let Err(error) = waiting.drain(..).try_for_each(open) {
+                fail(&anyhow::Error::new(error).context("clients can't be accepted"));
+            }
+        }
+        false
+    });
     Ok(())
 }

@@ -45,10 +45,7 @@ pub struct PercentileStats {
 impl<T> Histogram<T> {
     /// Nothing counted.
     pub fn new() -> Self {
-        Self {
-            counts: [0; BUCKET_COUNT],
-            data: PhantomData,
-        }
+        Self { counts: [0; BUCKET_COUNT], data: PhantomData }
     }
 
     /// Counts a value.
@@ -108,17 +105,14 @@ impl AsciiChart {
 
     /// With one more.
     pub fn add(mut self, name: impl ToString, histogram: Histogram) -> Self {
-        self.0
-            .push((name.to_string(), histogram.percentile_stats()));
+        self.0.push((name.to_string(), histogram.percentile_stats()));
         self
     }
 }
 
 impl fmt::Display for AsciiChart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|(name, stats)| writeln!(f, "{name}: {stats}"))
+        self.0.iter().try_for_each(|(name, stats)| writeln!(f, "{name}: {stats}"))
     }
 }
 
@@ -130,13 +124,7 @@ impl<T> Default for Histogram<T> {
 
 impl fmt::Display for PercentileStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            samples,
-            p50,
-            p99,
-            p99_9,
-            ..
-        } = self;
+        let Self { samples, p50, p99, p99_9, .. } = self;
         write!(f, "{samples} values, p50 {p50}, p99 {p99}, p99.9 {p99_9}")
     }
 }
