@@ -238,6 +238,7 @@ impl Bench {
         let length = (after.at - before.at).as_secs_f64();
         let process = after.process - before.process;
         let shard = after.shard - before.shard;
+        groups.shutdown().await;
         let latency = bench.latency.borrow();
         let (count, ms) = (latency.len() as f64, |q| latency.value_at_quantile(q) as f64 / 1e6);
         println!(
@@ -258,8 +259,6 @@ impl Bench {
             size,
             idle * 200.0,
         );
-        drop(latency);
-        groups.shutdown().await;
     }
 
     fn propose(&self, slot: SlotId) {

@@ -4,6 +4,7 @@ use std::{cmp::Ordering, fmt, marker::PhantomData};
 
 use bytes::Bytes;
 use jindou_core::id::{LogId, SlotId};
+pub use jindou_core::shard::CLUSTER_SLOT;
 use openraft::{AsyncRuntime, EntryPayload, RaftTypeConfig, impls::leader_id_adv};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -12,9 +13,6 @@ use crate::proposal::WriteResponder;
 /// A Raft group of a cluster: 0 is the cluster's own state, slot s is group s + 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct GroupId(pub u16);
-
-/// The slot under which the core and the state store know group 0.
-pub const CLUSTER_SLOT: SlotId = SlotId(u16::MAX);
 
 impl GroupId {
     /// The group of the cluster's own state.

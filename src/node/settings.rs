@@ -94,6 +94,7 @@ pub(super) fn api(config: &Config) -> ApiSettings {
         },
         version: Version::default(),
         conversation_count_max: config.messaging.conversation_max,
+        uid_size_max: config.limits.uid_max,
         id_size_max: config.limits.channel_id_max,
         stress_on: admission.stress,
         trace_on: config.logging.trace,
