@@ -128,10 +128,8 @@ async fn run_to_end(context: ShardContext, parts: Parts) -> anyhow::Result<()> {
 fn sink(handle: &Handle, parts: &Parts) -> Sink {
     let (handle, health, bells) = (handle.clone(), parts.health.clone(), parts.bells.clone());
     Rc::new(move |event| {
-        let leading = match &event {
-            Event::Leading { leading, .. } => Some(*leading),
-            _ => None,
-        };
+        let leading =
+            if let Event::Leading { leading, .. } = &event { Some(*leading) } else { None };
         handle.push(event);
         if let Some(leading) = leading {
             health.set_serving(leading);
