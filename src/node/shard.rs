@@ -139,16 +139,11 @@ async fn run_to_end(
 fn sink(handle: &Handle, parts: &Parts) -> Sink {
     let (handle, health, running) = (handle.clone(), parts.health.clone(), parts.running.clone());
     Rc::new(move |event| {
-<<<<<<< HEAD
         let news = if let Event::Leading { slot, leading } = &event {
             Some((*slot, *leading))
         } else {
             None
         };
-=======
-        let leading =
-            if let Event::Leading { leading, .. } = &event { Some(*leading) } else { None };
->>>>>>> tests
         handle.push(event);
         if let Some((slot, leading)) = news {
             health.set_serving(slot, leading);
