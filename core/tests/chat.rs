@@ -359,3 +359,15 @@ fn whoever_waits_is_told_when_the_leader_resigns() {
     assert_eq!(world.send_wait(ann, "bob", 1, "1").1, 2, "it was committed after all");
     assert_eq!(world.send_wait(ann, "bob", 1, "2").1, 3, "it was not");
 }
+
+#[test]
+fn g18_one_user_opens_so_many_sessions_and_no_more() {
+    let settings = Settings { sessions_per_user_max: 2, slot_count: 8, ..Settings::default() };
+    let mut world = World::with(settings);
+    let (first, _) = world.try_connect("ann", "a", 0, "");
+    world.try_connect("ann", "b", 0, "");
+    let (third, answer) = world.try_connect("ann", "c", 0, "");
+    assert_eq!(answer["error"]["code"], 22);
+    assert!(world.is_closed(third) && !world.is_closed(first));
+    world.connect("bob");
+}
