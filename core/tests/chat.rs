@@ -351,11 +351,8 @@ fn whoever_waits_is_told_when_the_leader_resigns() {
     world.send(ann, "bob", 1, "2");
     world.run();
     world.lead_all(false);
-    let reasons: Vec<u64> = world
-        .heard(ann)
-        .iter()
-        .map(|o| o["result"]["reasonCode"].as_u64().unwrap())
-        .collect();
+    let reasons: Vec<u64> =
+        world.heard(ann).iter().map(|o| o["result"]["reasonCode"].as_u64().unwrap()).collect();
     assert_eq!(reasons, [15, 15]);
     world.lead_all(true);
     world.release_commits();

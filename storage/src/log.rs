@@ -3,6 +3,7 @@
 mod batch;
 mod index;
 mod lane;
+mod recover;
 mod recycler;
 mod store;
 

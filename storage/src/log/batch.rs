@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fjall::{Keyspace, OwnedWriteBatch};
 
-use super::lane::Touch;
+use super::{index::Segment, lane::Touch};
 use crate::keyspace::{
-    log_entry,
+    log_carried, log_entry,
     log_meta::{self, What},
 };
 
@@ -19,9 +19,13 @@ pub(super) struct Batch {
     pub(super) head: Keyspace,
     pub(super) order: u64,
     pub(super) size: u64,
+    /// Entries and bytes of each group.
+    pub(super) shares: BTreeMap<u16, (u64, u64)>,
     pub(super) meta: BTreeMap<(u16, What), Vec<u8>>,
     pub(super) purged: BTreeMap<u16, u64>,
     pub(super) appended: Vec<(u16, u64)>,
+    /// Group, first and last index of what was copied from an older generation.
+    pub(super) carried: Vec<(u16, Segment)>,
     pub(super) appended_groups: BTreeSet<u16>,
     pub(super) truncated: BTreeMap<u16, Option<u64>>,
 }
@@ -33,9 +37,11 @@ impl Batch {
             head,
             order,
             size: 0,
+            shares: BTreeMap::new(),
             meta: BTreeMap::new(),
             purged: BTreeMap::new(),
             appended: Vec::new(),
+            carried: Vec::new(),
             appended_groups: BTreeSet::new(),
             truncated: BTreeMap::new(),
         }
@@ -62,11 +68,39 @@ impl Batch {
     }
 
     pub(super) fn append(&mut self, group: u16, index: u64, entry: &[u8]) {
-        self.size += entry.len() as u64 + ENTRY_OVERHEAD;
+        self.count(group, entry.len());
         self.appended.push((group, index));
         self.appended_groups.insert(group);
         let key = log_entry::key(group, index);
         self.rows.insert(&self.head, key.as_slice(), entry);
+    }
+
+    fn count(&mut self, group: u16, size: usize) {
+        let size = size as u64 + ENTRY_OVERHEAD;
+        self.size += size;
+        let share = self.shares.entry(group).or_default();
+        *share = (share.0 + 1, share.1 + size);
+    }
+
+    /// Copies entries that an older generation holds.
+    pub(super) fn carry(
+        &mut self,
+        group: u16,
+        segment: Segment,
+        from: &Keyspace,
+    ) -> fjall::Result<()> {
+        let keys = log_entry::key(group, segment.first)..=log_entry::key(group, segment.last);
+        for row in from.range(keys) {
+            let (key, value) = row.into_inner()?;
+            self.count(group, value.len());
+            self.rows.insert(&self.head, key, value);
+        }
+        let key = log_carried::key(group, segment.first);
+        self.rows.insert(&self.head, key, log_carried::encode(segment.last));
+        self.carried.push((group, segment));
+        // Its entries must not be truncated in the batch that writes them.
+        self.appended_groups.insert(group);
+        Ok(())
     }
 
     pub(super) fn vote(&mut self, group: u16, vote: &[u8]) {
