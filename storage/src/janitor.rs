@@ -7,7 +7,10 @@
 //! number) and the size is watched here. It is a thread of its own because sealing also deletes
 //! journals that are no longer needed, and a lane must not wait for that.
 
-use std::thread::{Builder, JoinHandle};
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    thread::{Builder, JoinHandle},
+};
 
 use fjall::{AbstractTree as _, Database, Keyspace};
 
@@ -22,12 +25,17 @@ pub(crate) struct Watched {
 /// memtable limits: when as much was written since a keyspace was sealed last, it is sealed
 /// however little it holds, because it pins every journal since then.
 const JOURNAL_SIZE_MAX: u64 = 96 << 20;
+/// The janitor is woken once for this many bytes: a wake-up per commit would cost a small commit a
+/// twentieth of its time.
+const POKE_SIZE: u64 = 256 << 10;
 /// fjall holds commits back at four sealed memtables.
 const SEALED_COUNT_MAX: usize = 2;
 
 /// The janitor of one database. Ends when dropped.
 pub(crate) struct Janitor {
     pokes: Option<flume::Sender<u64>>,
+    /// Bytes that the thread was not told of.
+    unreported: AtomicU64,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -62,13 +70,17 @@ impl Janitor {
                 room.clean();
             }
         })?;
-        Ok(Self { pokes: Some(pokes), thread: Some(thread) })
+        Ok(Self { pokes: Some(pokes), unreported: AtomicU64::new(0), thread: Some(thread) })
     }
 
     /// As many bytes were committed.
     pub(crate) fn wrote(&self, size: u64) {
-        if let Some(pokes) = &self.pokes {
-            let _ = pokes.send(size);
+        let unreported = self.unreported.fetch_add(size, Ordering::Relaxed) + size;
+        if unreported >= POKE_SIZE
+            && let Some(pokes) = &self.pokes
+        {
+            self.unreported.store(0, Ordering::Relaxed);
+            let _ = pokes.send(unreported);
         }
     }
 }

@@ -68,7 +68,11 @@ impl Shard {
         }
         let Login { uid, device_flag, device_id, .. } = *login;
         self.end_conflicting(&uid, device_flag, &device_id, level);
-        self.directory.entry(uid).or_default().push(Presence { conn, device_flag, device_id });
+        self.directory
+            .entry(uid)
+            // Most users have one session; a Vec grows to four at once.
+            .or_insert_with(|| Vec::with_capacity(1))
+            .push(Presence { conn, device_flag, device_id });
         let welcome = Envelope::LoggedIn { conn, outcome: Ok(level), send_ban: info.send_ban };
         self.send(conn.shard(), welcome);
     }

@@ -77,7 +77,8 @@ pub struct Shard {
     conns: Vec<Option<Box<Conn>>>,
     connection_count: u64,
     session_count: u64,
-    /// When to look whether a connection has been silent too long; at least one per connection.
+    /// When to look whether a connection has been silent too long; one entry per connection, which
+    /// is set anew when it comes up.
     silence: BinaryHeap<Reverse<(u64, ConnId)>>,
     directory: Map<Name, Vec<Presence>>,
 

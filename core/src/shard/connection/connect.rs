@@ -89,7 +89,6 @@ impl Shard {
         link.session = Session::Authenticating(Box::new(pending));
         let home = self.shard_of(uid);
         self.send(home, Envelope::Login(Box::new(login)));
-        self.watch(link.conn, self.now.mono_ms + self.settings.auth_ms);
         Flow::Pause
     }
 
@@ -140,7 +139,6 @@ impl Shard {
         }));
         self.session_count += 1;
         entry.link.active_mono_ms = self.now.mono_ms;
-        self.watch(conn, self.now.mono_ms + self.settings.idle_ms);
         self.read_frames(entry, &mut []);
     }
 
