@@ -36,6 +36,14 @@ pub(crate) enum Refusal {
         /// Its bound.
         max: usize,
     },
+    /// A list is over its bound.
+    #[error("more than {max} of {what} in one request")]
+    TooMany {
+        /// Which.
+        what: &'static str,
+        /// Its bound.
+        max: usize,
+    },
     /// The shard did not carry it out.
     #[error("{0}")]
     Failed(Failure),

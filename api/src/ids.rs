@@ -38,8 +38,15 @@ impl ApiSettings {
         check_size(what, uid, self.uid_size_max)
     }
 
-    /// Refuses a list that holds a uid over the bound.
+    /// Refuses a list of more uids than one request may name.
+    pub(crate) fn check_count(&self, what: &'static str, count: usize) -> Result<(), Refusal> {
+        let max = self.uids_per_request_max;
+        if count > max { Err(Refusal::TooMany { what, max }) } else { Ok(()) }
+    }
+
+    /// Refuses a list that is over its bound, or holds a uid that is.
     pub(crate) fn check_uids(&self, what: &'static str, uids: &[String]) -> Result<(), Refusal> {
+        self.check_count(what, uids.len())?;
         uids.iter().try_for_each(|uid| self.check_uid(what, uid))
     }
 

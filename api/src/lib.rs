@@ -43,6 +43,6 @@ pub use self::{
     api::Api,
     http::{HttpRequest, HttpResponse},
     json::fuzz_body,
-    node::{Check, Fault, Health, Node, Process},
+    node::{Check, Fault, Health, Io, Node, Process},
     settings::{Addresses, ApiSettings, Version},
 };

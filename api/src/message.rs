@@ -200,6 +200,7 @@ pub(crate) async fn send_batch<N: Node>(api: &Api<N>, call: &Call) -> Answer {
         return Err(NO_PAYLOAD);
     }
     api.settings.check_uid("from_uid", &body.from_uid)?;
+    api.settings.check_count("subscribers", body.subscribers.len())?;
     let mut failed = BatchJson::default();
     for window in body.subscribers.chunks(BATCH_WINDOW) {
         let sent = window

@@ -15,7 +15,7 @@ use prometheus::{
 use crate::{
     api::Api,
     http::HttpResponse,
-    node::{Node, Process},
+    node::{Io, Node, Process},
     varz,
 };
 
@@ -103,6 +103,38 @@ const OURS: &[(&str, Kind, OfShards, &str)] = &[
     ("jindou_users_cached", Gauge, |v| v.users_cached, "Users in memory."),
 ];
 
+type OfIo = fn(&Io) -> u64;
+
+/// Our names of what the net crate counts: one series per shard.
+const IO: &[(&str, Kind, OfIo, &str)] = &[
+    ("jindou_accepted_total", Counter, |io| io.accepted, "Client connections accepted."),
+    ("jindou_refused_total", Counter, |io| io.refused, "Connections refused: a bound was reached."),
+    ("jindou_accept_errors_total", Counter, |io| io.accept_errors, "Accepts that failed."),
+    (
+        "jindou_closed_slow_total",
+        Counter,
+        |io| io.closed_slow,
+        "Readers too slow for their output.",
+    ),
+    (
+        "jindou_closed_late_total",
+        Counter,
+        |io| io.closed_late,
+        "Connections cut: closing too long.",
+    ),
+    ("jindou_reads_total", Counter, |io| io.reads, "Reads from clients."),
+    ("jindou_sends_total", Counter, |io| io.sends, "Send system calls to clients."),
+    ("jindou_writes_total", Counter, |io| io.writes, "Writes; many leave in one send."),
+    ("jindou_output_bytes", Gauge, |io| io.output_size, "Bytes that wait for clients."),
+    ("jindou_turns_total", Counter, |io| io.turns, "Turns of the shard's loop."),
+    ("jindou_wakeups_total", Counter, |io| io.wakeups, "Times the parked shard was woken."),
+    ("jindou_envelopes_total", Counter, |io| io.envelopes, "Envelopes sent to other shards."),
+    ("jindou_ring_full_total", Counter, |io| io.ring_full, "Turns with a full ring."),
+    ("jindou_http_accepted_total", Counter, |io| io.http_accepted, "HTTP connections accepted."),
+    ("jindou_http_connections", Gauge, |io| io.http_open, "HTTP connections open."),
+    ("jindou_http_requests_total", Counter, |io| io.http_requests, "HTTP requests answered."),
+];
+
 /// v2's names of node-to-node traffic. There are no links between nodes yet, so nothing crosses
 /// them.
 const NO_LINKS: &[&str] = &[
@@ -132,7 +164,8 @@ pub(crate) async fn metrics<N: Node>(api: &Api<N>) -> HttpResponse {
             return HttpResponse::text(StatusCode::SERVICE_UNAVAILABLE, TEXT, text);
         }
     };
-    match render(&shards, &api.node.process(), &api.settings.version.version) {
+    let (io, process) = (api.node.io(), api.node.process());
+    match render(&shards, &io, &process, &api.settings.version.version) {
         Ok(text) => HttpResponse::text(StatusCode::OK, TEXT, text),
         Err(error) => {
             HttpResponse::text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string())
@@ -140,7 +173,12 @@ pub(crate) async fn metrics<N: Node>(api: &Api<N>) -> HttpResponse {
     }
 }
 
-fn render(shards: &[Vars], process: &Process, version: &str) -> prometheus::Result<Vec<u8>> {
+fn render(
+    shards: &[Vars],
+    io: &[Io],
+    process: &Process,
+    version: &str,
+) -> prometheus::Result<Vec<u8>> {
     let page = Page { registry: Registry::new() };
     for (name, kind, value, help) in V2 {
         page.put(v2(name, help), *kind, shards.iter().map(value).sum())?;
@@ -155,14 +193,17 @@ fn render(shards: &[Vars], process: &Process, version: &str) -> prometheus::Resu
         process.cpu_percent,
     )?;
     for (name, kind, value, help) in OURS {
-        for (shard, vars) in shards.iter().enumerate() {
-            page.put(
-                Opts::new(*name, *help).const_label("shard", shard.to_string()),
-                *kind,
-                value(vars),
-            )?;
-        }
+        page.put_by_shard(name, *kind, help, shards.iter().map(value))?;
     }
+    for (name, kind, value, help) in IO {
+        page.put_by_shard(name, *kind, help, io.iter().map(value))?;
+    }
+    let driver = if process.io_uring { "io_uring" } else { "epoll" };
+    page.put(
+        Opts::new("jindou_driver", "How shards wait for sockets.").const_label("kind", driver),
+        Gauge,
+        1,
+    )?;
     of_process(&page, process)?;
     page.put(
         Opts::new("jindou_build_info", "What runs.").const_label("version", version),
@@ -189,7 +230,6 @@ fn of_process(page: &Page, process: &Process) -> prometheus::Result<()> {
             u64::try_from(started).unwrap_or(0),
             "Start time of the process since unix epoch in seconds.",
         ),
-        ("jindou_io_uring", process.io_uring.into(), "1 when sockets are served by io_uring."),
     ];
     for (name, value, help) in gauges {
         page.put(own(name, help), Gauge, value)?;
@@ -214,6 +254,20 @@ struct Page {
 }
 
 impl Page {
+    /// A series for each shard, in their order.
+    fn put_by_shard(
+        &self,
+        name: &str,
+        kind: Kind,
+        help: &str,
+        values: impl Iterator<Item = u64>,
+    ) -> prometheus::Result<()> {
+        for (shard, value) in values.enumerate() {
+            self.put(Opts::new(name, help).const_label("shard", shard.to_string()), kind, value)?;
+        }
+        Ok(())
+    }
+
     fn put(&self, opts: Opts, kind: Kind, value: u64) -> prometheus::Result<()> {
         match kind {
             Counter => {

@@ -25,6 +25,8 @@ pub trait Node {
     fn health(&self) -> Health;
     /// Figures of the process, for /varz and /metrics.
     fn process(&self) -> Process;
+    /// What each shard counts about its sockets and rings, by shard, for /metrics.
+    fn io(&self) -> Vec<Io>;
 }
 
 /// Why /health is red. The first four texts are v2's.
@@ -97,4 +99,41 @@ pub struct Process {
     pub disk_size: u64,
     /// Whether sockets are served by io_uring (else epoll).
     pub io_uring: bool,
+}
+
+/// What a shard has counted about its sockets and rings since the start. Gauges stand for now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Io {
+    /// Client connections accepted.
+    pub accepted: u64,
+    /// Connections refused at accept, because a bound was reached.
+    pub refused: u64,
+    /// Accepts that failed: no descriptors, no memory.
+    pub accept_errors: u64,
+    /// Connections closed because their unsent output passed its bound.
+    pub closed_slow: u64,
+    /// Connections cut because they did not close in time.
+    pub closed_late: u64,
+    /// Reads from clients.
+    pub reads: u64,
+    /// Send system calls (or ring entries) to clients.
+    pub sends: u64,
+    /// Writes that the rules asked for; many leave in one send.
+    pub writes: u64,
+    /// Gauge: bytes that wait for clients.
+    pub output_size: u64,
+    /// Turns of the loop.
+    pub turns: u64,
+    /// Times that another thread woke the parked shard.
+    pub wakeups: u64,
+    /// Envelopes sent to other shards.
+    pub envelopes: u64,
+    /// Turns in which a ring to another shard was full.
+    pub ring_full: u64,
+    /// HTTP connections accepted.
+    pub http_accepted: u64,
+    /// Gauge: HTTP connections open.
+    pub http_open: u64,
+    /// HTTP requests answered.
+    pub http_requests: u64,
 }

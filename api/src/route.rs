@@ -39,6 +39,8 @@ pub(crate) fn route<N: Node>(api: &Api<N>, call: &Call) -> Answer {
 
 /// POST /route/batch: one element, with the uids of the body.
 pub(crate) fn batch<N: Node>(api: &Api<N>, call: &Call) -> Answer {
-    let uids = read(&call.body).map_err(|_| Refusal::Rule("数据格式有误！"))?;
+    let uids: Option<Vec<String>> =
+        read(&call.body).map_err(|_| Refusal::Rule("数据格式有误！"))?;
+    api.settings.check_count("uids", uids.as_ref().map_or(0, Vec::len))?;
     Ok(value(&[Batch { addresses: addresses(api, call), uids }]))
 }

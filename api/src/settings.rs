@@ -64,6 +64,8 @@ pub struct ApiSettings {
     pub uid_size_max: usize,
     /// The longest channel id, in bytes (the same as the core's).
     pub id_size_max: usize,
+    /// How many uids one request may name (members, lists, receivers).
+    pub uids_per_request_max: usize,
     /// Seconds east of UTC in which times are written.
     pub utc_offset_seconds: i32,
     /// `trace.prometheusApiUrl` is set.
@@ -88,6 +90,7 @@ impl Default for ApiSettings {
             conversation_count_max: 1000,
             uid_size_max: 4096,
             id_size_max: 8192,
+            uids_per_request_max: 100_000,
             utc_offset_seconds: 0,
             prometheus_on: false,
             stress_on: false,

@@ -19,7 +19,7 @@ use jindou_core::{
     request::{Reply, Request, Target},
 };
 
-use crate::{Api, ApiSettings, Health, HttpRequest, HttpResponse, Node, Process};
+use crate::{Api, ApiSettings, Health, HttpRequest, HttpResponse, Io, Node, Process};
 
 /// Answers each question by a function, or from a queue, and remembers what was asked.
 pub(crate) struct FakeNode {
@@ -69,6 +69,10 @@ impl Node for Rc<FakeNode> {
 
     fn process(&self) -> Process {
         self.process
+    }
+
+    fn io(&self) -> Vec<Io> {
+        (0..u64::from(self.shards)).map(|n| Io { sends: 10 + n, ..Io::default() }).collect()
     }
 }
 

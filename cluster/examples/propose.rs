@@ -107,6 +107,8 @@ fn open(path: PathBuf) -> Storage {
         path,
         node: NodeId(1),
         slot_count: SLOT_COUNT,
+        state_cache_size: 32 << 20,
+        state_sync_interval: Duration::from_secs(5),
         on_fatal: Arc::new(|error| panic!("{error}")),
         on_synced: Arc::new(|_| {}),
     })

@@ -10,6 +10,7 @@ use std::{
         Arc,
         atomic::{AtomicU16, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -58,6 +59,8 @@ fn disk(path: &Path) -> Storage {
         path: path.to_owned(),
         node: NodeId(1),
         slot_count: 64,
+        state_cache_size: 32 << 20,
+        state_sync_interval: Duration::from_secs(5),
         on_fatal: Arc::new(|error| panic!("{error}")),
         on_synced: Arc::new(|_| {}),
     })

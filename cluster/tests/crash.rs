@@ -27,6 +27,8 @@ fn open(path: &Path) -> Storage {
         path: path.to_owned(),
         node: NodeId(1),
         slot_count: 64,
+        state_cache_size: 32 << 20,
+        state_sync_interval: Duration::from_secs(5),
         on_fatal: Arc::new(|error| panic!("{error}")),
         on_synced: Arc::new(|_| {}),
     })

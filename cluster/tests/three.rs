@@ -94,6 +94,8 @@ impl Lanes {
                     path: dir.path().join("data"),
                     node: NodeId(id),
                     slot_count: 64,
+                    state_cache_size: 32 << 20,
+                    state_sync_interval: Duration::from_secs(5),
                     on_fatal: Arc::new(|error| panic!("{error}")),
                     on_synced: Arc::new(|_| {}),
                 };

@@ -20,6 +20,7 @@ pub mod envelope;
 pub mod id;
 pub mod map;
 pub mod message;
+pub mod networks;
 pub mod request;
 pub mod row;
 pub mod settings;

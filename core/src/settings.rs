@@ -1,6 +1,9 @@
 //! The part of the configuration that the rules depend on. Immutable for a process.
 
-use crate::id::{Name, NodeId};
+use crate::{
+    id::{Name, NodeId},
+    networks::Networks,
+};
 
 /// What the shard's rules need to know. Times in milliseconds, sizes in bytes.
 #[derive(Clone, Debug)]
@@ -25,6 +28,9 @@ pub struct Settings {
     pub json_off: bool,
     /// No allow-list check for person channels.
     pub person_allow_off: bool,
+    /// Peers whose word about a client's address is believed (PROXY header, X-Forwarded-For,
+    /// X-Real-IP).
+    pub trusted_proxies: Networks,
     /// Silence after which an authenticated connection is closed.
     pub idle_ms: u64,
     /// Silence allowed before CONNECT.
@@ -39,6 +45,8 @@ pub struct Settings {
     pub retry_count_max: u8,
     /// RECVs of one connection that may wait for their RECVACK; older ones are not repeated.
     pub unacked_count_max: usize,
+    /// The same in bytes of content.
+    pub unacked_size_max: usize,
     /// A send or change that has no answer after this time is answered with an error.
     pub request_ms: u64,
     /// Remembered sends per slot (G4).
@@ -55,6 +63,8 @@ pub struct Settings {
     pub state_queue_size_max: usize,
     /// Sends per second of one connection; 0: no bound.
     pub sends_per_second_max: u32,
+    /// Sessions of one uid on this node; a CONNECT beyond it is refused.
+    pub sessions_per_user_max: usize,
     /// The longest uid or device id, in bytes.
     pub uid_size_max: usize,
     /// The longest channel id as a client writes it, in bytes.
@@ -74,6 +84,7 @@ impl Default for Settings {
             encryption_off: false,
             json_off: false,
             person_allow_off: true,
+            trusted_proxies: Networks::default(),
             idle_ms: 180_000,
             connect_ms: 2_000,
             auth_ms: 4_000,
@@ -81,6 +92,7 @@ impl Default for Settings {
             retry_scan_ms: 30_000,
             retry_count_max: 5,
             unacked_count_max: 4_096,
+            unacked_size_max: 4 << 20,
             request_ms: 5_000,
             dedupe_count_max: 16_384,
             dedupe_ms: 15 * 60_000,
@@ -89,6 +101,7 @@ impl Default for Settings {
             cache_size_max: 256 << 20,
             state_queue_size_max: 64 << 20,
             sends_per_second_max: 0,
+            sessions_per_user_max: 1_024,
             uid_size_max: 4_096,
             channel_id_size_max: 8_192,
         }

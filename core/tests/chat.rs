@@ -1,11 +1,18 @@
 //! Stories of one node without sockets or disks: what a shard promises, on one shard and on three.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 
 mod world;
 
 use jindou_core::{
     channel_info::{List, ListChange},
     id::ChannelId,
+    networks::Block,
     request::{Reply, Request},
     settings::Settings,
 };
@@ -307,4 +314,60 @@ fn a_caller_that_waits_too_long_is_told_so() {
     assert_eq!(world.heard(ann)[0]["result"]["reasonCode"], 15);
     world.release_commits();
     assert_eq!(world.send_wait(ann, "bob", 1, "1").1, 1, "unknown, never twice");
+}
+
+#[test]
+fn only_a_trusted_peer_may_name_the_client_and_only_once() {
+    let peer_of = |trusted: &str, socket: &str| {
+        let trusted_proxies = trusted.split_whitespace().map(|b| b.parse::<Block>().unwrap());
+        let mut world = World::with(Settings {
+            slot_count: 8,
+            trusted_proxies: trusted_proxies.collect(),
+            ..Settings::default()
+        });
+        let client = world.open_from(socket);
+        world.say_bytes(client, b"PROXY TCP4 9.8.7.6 10.0.0.1 4711 5100\r\n");
+        world.run();
+        let Reply::Connections(infos) = world.ask_wait("x", Request::Connections) else {
+            panic!("no connections");
+        };
+        assert!(!world.is_closed(client), "the header is skipped either way");
+        infos[0].peer.to_string()
+    };
+    assert_eq!(peer_of("", "127.0.0.1:9"), "9.8.7.6:4711");
+    assert_eq!(peer_of("", "8.8.8.8:9"), "8.8.8.8:9");
+    assert_eq!(peer_of("8.8.8.0/24", "8.8.8.8:9"), "9.8.7.6:4711");
+    assert_eq!(peer_of("8.8.8.0/24", "127.0.0.1:9"), "127.0.0.1:9");
+}
+
+#[test]
+fn whoever_waits_is_told_when_the_leader_resigns() {
+    let mut world = World::new(1);
+    let ann = world.connect("ann");
+    world.send_wait(ann, "bob", 1, "0");
+    world.hold_commits = true;
+    world.send(ann, "bob", 1, "1");
+    world.run();
+    world.send(ann, "bob", 1, "2");
+    world.run();
+    world.lead_all(false);
+    let reasons: Vec<u64> =
+        world.heard(ann).iter().map(|o| o["result"]["reasonCode"].as_u64().unwrap()).collect();
+    assert_eq!(reasons, [15, 15]);
+    world.lead_all(true);
+    world.release_commits();
+    assert_eq!(world.send_wait(ann, "bob", 1, "1").1, 2, "it was committed after all");
+    assert_eq!(world.send_wait(ann, "bob", 1, "2").1, 3, "it was not");
+}
+
+#[test]
+fn g18_one_user_opens_so_many_sessions_and_no_more() {
+    let settings = Settings { sessions_per_user_max: 2, slot_count: 8, ..Settings::default() };
+    let mut world = World::with(settings);
+    let (first, _) = world.try_connect("ann", "a", 0, "");
+    world.try_connect("ann", "b", 0, "");
+    let (third, answer) = world.try_connect("ann", "c", 0, "");
+    assert_eq!(answer["error"]["code"], 22);
+    assert!(world.is_closed(third) && !world.is_closed(first));
+    world.connect("bob");
 }

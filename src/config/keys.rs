@@ -46,6 +46,8 @@ pub(super) enum Kind {
 pub(super) enum Effect {
     /// It is obeyed.
     Live,
+    /// v2.2.5 obeys it; this version understands it and does not serve it yet; reported.
+    Later,
     /// v2.2.5 reads it and does nothing with it; so do we, without a word.
     Dead,
     /// It tunes a part of v2.2.5 that this server does not have; reported.
@@ -63,6 +65,10 @@ impl Key {
     const fn secret(mut self) -> Key {
         self.secret = true;
         self
+    }
+
+    const fn later(self) -> Key {
+        self.effect(Effect::Later)
     }
 
     const fn effect(mut self, effect: Effect) -> Key {
@@ -180,27 +186,27 @@ macro_rules! keys {
 
 keys! {
     MODE = key("mode", Kind::Choice(&["debug", "release", "bench", "test"]), "debug",
-        "release: log level info and no /docs; debug: log level debug. It does not turn on token checks");
+        "release: log level info; debug: log level debug. It does not turn on token checks");
     ROOT_DIR = text("rootDir", "", "folder of everything this node keeps; empty: $HOME/wukongim");
     DATA_DIR = text("dataDir", "", "folder of the databases; empty: {rootDir}/data");
     ADDR = text("addr", "tcp://0.0.0.0:5100", "client TCP listener");
     WS_ADDR = text("wsAddr", "ws://0.0.0.0:5200", "client WebSocket listener");
-    WSS_ADDR = text("wssAddr", "", "client WebSocket listener with TLS, by custom wss://0.0.0.0:5210; empty: off");
-    WSS_CERT = text("wssConfig.certFile", "", "PEM file of the certificate chain for wssAddr");
-    WSS_KEY = text("wssConfig.keyFile", "", "PEM file of its private key");
+    WSS_ADDR = text("wssAddr", "", "client WebSocket listener with TLS, by custom wss://0.0.0.0:5210; empty: off").later();
+    WSS_CERT = text("wssConfig.certFile", "", "PEM file of the certificate chain for wssAddr").later();
+    WSS_KEY = text("wssConfig.keyFile", "", "PEM file of its private key").later();
     HTTP_ADDR = text("httpAddr", "0.0.0.0:5001", "HTTP API listener");
     TOKEN_AUTH_ON = flag("tokenAuthOn", "false", "CONNECT must carry the token that /user/token stored");
     MANAGER_UID = text("managerUID", "____manager", "uid of the super user");
     MANAGER_TOKEN = text("managerToken", "", "when set, every API request needs the header `token` with it; empty: the API is open").secret();
     DISABLE_ENCRYPTION = flag("disableEncryption", "false", "payloads travel unencrypted; most SDKs do not work with that");
     DISABLE_JSON_RPC = flag("disableJSONRPC", "false", "refuse JSON-RPC on the client ports");
-    DISABLE_CMD_SYNC = flag("disableCMDMessageSync", "false", "/message/sync and its ack answer an empty success");
+    DISABLE_CMD_SYNC = flag("disableCMDMessageSync", "false", "/message/sync and its ack answer an empty success").later();
     ALLOW_LIST_OFF = flag("whitelistOffOfPerson", "true", "true: person channels do not look at allow lists");
     CONN_IDLE_TIME = time("connIdleTime", "3m", s(1), s(30 * DAY), "a session that sends nothing for so long is closed");
-    STRESS = flag("stress", "false", "/stress/* routes; unlike v2.2.5 it never switches token checks off");
-    PPROF_ON = flag("pprofOn", "false", "profiling routes below /debug/ on the API port");
-    OLD_V1_API = text("oldV1Api", "", "URL of a v1 server to import from at start");
-    MIGRATE_START_STEP = key("migrateStartStep", Kind::Choice(&["message", "user", "channel"]), "message", "where that import begins");
+    STRESS = flag("stress", "false", "/stress/* routes; unlike v2.2.5 it never switches token checks off").later();
+    PPROF_ON = flag("pprofOn", "false", "profiling routes below /debug/ on the API port").later();
+    OLD_V1_API = text("oldV1Api", "", "URL of a v1 server to import from at start").later();
+    MIGRATE_START_STEP = key("migrateStartStep", Kind::Choice(&["message", "user", "channel"]), "message", "where that import begins").later();
     TRUSTED_PROXIES = list("trustedProxies", "", "addresses or CIDR blocks whose PROXY header, X-Forwarded-For and X-Real-IP are believed; empty: loopback and private ones");
 
     DRIVER = key("driver", Kind::Choice(&["auto", "io_uring", "epoll"]), "auto", "how shards wait for sockets; auto: io_uring where the kernel allows it");
@@ -218,34 +224,34 @@ keys! {
 
     LOGGER_LEVEL = int("logger.level", "0", 0, 4, "0: by mode, 1 debug, 2 info, 3 warn, 4 error");
     LOGGER_FORMAT = key("logger.format", Kind::Choice(&["auto", "json", "text"]), "auto", "lines on stdout; auto: text on a terminal, else JSON");
-    LOGGER_DIR = text("logger.dir", "logs", "folder of log files, relative to rootDir");
+    LOGGER_DIR = text("logger.dir", "logs", "folder of log files, relative to rootDir").later();
     LOGGER_LINE = flag("logger.lineNum", "false", "add file and line of the code");
-    LOGGER_TRACE = flag("logger.traceOn", "false", "one line for each step of a message");
+    LOGGER_TRACE = flag("logger.traceOn", "false", "one line for each step of a message").later();
     LOGGER_TRACE_MAX = dead("logger.traceMaxMsgCount");
     LOKI_URL = text("logger.loki.url", "", "only shown by /varz/setting");
     LOKI_USER = text("logger.loki.username", "", "not used");
     LOKI_PASSWORD = text("logger.loki.password", "", "not used").secret();
 
-    MANAGER_ON = flag("manager.on", "true", "serve the manager pages and /metrics");
+    MANAGER_ON = flag("manager.on", "true", "serve /metrics; the manager pages are not in this version");
     MANAGER_ADDR = text("manager.addr", "0.0.0.0:5300", "their listener");
-    DEMO_ON = flag("demo.on", "true", "serve the chat demo");
+    DEMO_ON = flag("demo.on", "true", "listen for the chat demo; its page is not in this version");
     DEMO_ADDR = text("demo.addr", "0.0.0.0:5172", "its listener");
 
     AUTH_ON = dead("auth.on");
     AUTH_KIND = dead("auth.kind");
     AUTH_SUPER_TOKEN = dead("auth.superToken").secret();
-    AUTH_USERS = list("auth.users", "guest:guest:[*:r]", "manager users, USER:PASSWORD:* or USER:PASSWORD:[RESOURCE:ACTIONS,…]").secret();
-    JWT_SECRET = text("jwt.secret", "", "key of manager log-ins, equal on all nodes; empty: a random one, made once and kept by the cluster").secret();
-    JWT_EXPIRE = time("jwt.expire", "30d", s(60), s(3650 * DAY), "how long a manager log-in lasts");
-    JWT_ISSUER = text("jwt.issuer", "wukongim", "issuer named in it");
+    AUTH_USERS = list("auth.users", "guest:guest:[*:r]", "manager users, USER:PASSWORD:* or USER:PASSWORD:[RESOURCE:ACTIONS,…]").secret().later();
+    JWT_SECRET = text("jwt.secret", "", "key of manager log-ins, equal on all nodes; empty: a random one, made once and kept by the cluster").secret().later();
+    JWT_EXPIRE = time("jwt.expire", "30d", s(60), s(3650 * DAY), "how long a manager log-in lasts").later();
+    JWT_ISSUER = text("jwt.issuer", "wukongim", "issuer named in it").later();
 
-    CHANNEL_COMPRESS = int("channel.subscriberCompressOfCount", "0", 0, ANY, "offline webhooks gzip their uid list above so many uids; 0: never");
-    CHANNEL_ONLINE_CMD = text("channel.onlineCmdChannelId", "systemcmdonline", "channel of command messages that are not stored");
+    CHANNEL_COMPRESS = int("channel.subscriberCompressOfCount", "0", 0, ANY, "offline webhooks gzip their uid list above so many uids; 0: never").later();
+    CHANNEL_ONLINE_CMD = text("channel.onlineCmdChannelId", "systemcmdonline", "channel of command messages that are not stored").later();
     CHANNEL_CACHE = dead("channel.cacheCount");
     CHANNEL_CREATE = dead("channel.createIfNoExist");
     TMP_SUFFIX = dead("tmpChannel.suffix");
     TMP_CACHE = dead("tmpChannel.cacheCount");
-    CONVERSATION_ON = flag("conversation.on", "true", "keep recent conversations");
+    CONVERSATION_ON = flag("conversation.on", "true", "keep recent conversations").later();
     CONVERSATION_INTERVAL = time("conversation.syncInterval", "1m", s(1), s(DAY), "v2.2.5 writes pending changes at this pace; here they are written at once").effect(Effect::Engine);
     CONVERSATION_ONCE = int("conversation.syncOnce", "100", 1, ANY, "v2.2.5 writes so many at a time").effect(Effect::Engine);
     CONVERSATION_MAX = int("conversation.userMaxCount", "1000", 1, 1_000_000, "recent conversations that a sync returns at most");
@@ -256,39 +262,39 @@ keys! {
     CONVERSATION_SCAN = dead("conversation.workerScanInterval");
     RETRY_INTERVAL = time("messageRetry.interval", "60s", s(1), s(DAY), "a RECV without RECVACK is sent again after so long");
     RETRY_SCAN = time("messageRetry.scanInterval", "30s", ms(100), s(DAY), "how often that is looked at");
-    RETRY_MAX = int("messageRetry.maxCount", "5", 1, 1000, "and how many times it is sent again");
+    RETRY_MAX = int("messageRetry.maxCount", "5", 1, 255, "and how many times it is sent again");
     RETRY_WORKERS = int("messageRetry.workerCount", "128", 1, ANY, "threads of v2.2.5").effect(Effect::Engine);
-    TAG_EXPIRE = time("tag.expire", "20m", s(1), s(30 * DAY), "an unused plan of a channel's receivers is dropped after so long");
+    TAG_EXPIRE = time("tag.expire", "20m", s(1), s(30 * DAY), "an unused plan of a channel's receivers is dropped after so long").later();
     VISITORS_SUFFIX = text("customerService.visitorsSuffix", "___vstr", "uids that end so need no token");
     VISITORS_ON = dead("customerService.visitorsOn");
 
-    WEBHOOK_HTTP = text("webhook.httpAddr", "", "URL that events are posted to");
-    WEBHOOK_GRPC = text("webhook.grpcAddr", "", "ip:port of a gRPC receiver; wins over httpAddr");
-    WEBHOOK_INTERVAL = time("webhook.msgNotifyEventPushInterval", "500ms", ms(1), s(3600), "msg.notify events are collected for so long");
-    WEBHOOK_BATCH = int("webhook.msgNotifyEventCountPerPush", "100", 1, 100_000, "messages in one msg.notify event");
-    WEBHOOK_RETRY = int("webhook.msgNotifyEventRetryMaxCount", "5", 1, ANY, "tries of one event");
-    WEBHOOK_FOCUS = list("webhook.focusEvents", "", "events wanted: msg.offline, msg.notify, user.onlinestatus; empty: all");
-    DATASOURCE_ADDR = text("datasource.addr", "", "URL of a source of members, lists and system uids");
+    WEBHOOK_HTTP = text("webhook.httpAddr", "", "URL that events are posted to").later();
+    WEBHOOK_GRPC = text("webhook.grpcAddr", "", "ip:port of a gRPC receiver; wins over httpAddr").later();
+    WEBHOOK_INTERVAL = time("webhook.msgNotifyEventPushInterval", "500ms", ms(1), s(3600), "msg.notify events are collected for so long").later();
+    WEBHOOK_BATCH = int("webhook.msgNotifyEventCountPerPush", "100", 1, 100_000, "messages in one msg.notify event").later();
+    WEBHOOK_RETRY = int("webhook.msgNotifyEventRetryMaxCount", "5", 1, ANY, "tries of one event").later();
+    WEBHOOK_FOCUS = list("webhook.focusEvents", "", "events wanted: msg.offline, msg.notify, user.onlinestatus; empty: all").later();
+    DATASOURCE_ADDR = text("datasource.addr", "", "URL of a source of members, lists and system uids").later();
     DATASOURCE_CHANNEL = dead("datasource.channelInfoOn");
-    AGENT_HTTP = text("agent.webhook.httpAddr", "", "URL that messages of agent channels are posted to");
-    AGENT_BATCH = int("agent.webhook.maxPushCount", "50", 1, 100_000, "messages in one such post");
-    PLUGIN_TIMEOUT = time("plugin.timeout", "1s", ms(1), s(3600), "a plugin call ends after so long");
-    PLUGIN_SOCKET = text("plugin.socketPath", "", "unix socket for plugins; empty: $HOME/.wukong/run/wukongim.sock");
-    PLUGIN_INSTALL = list("plugin.install", "", "URLs of plugins to install; ${os} and ${arch} are replaced");
+    AGENT_HTTP = text("agent.webhook.httpAddr", "", "URL that messages of agent channels are posted to").later();
+    AGENT_BATCH = int("agent.webhook.maxPushCount", "50", 1, 100_000, "messages in one such post").later();
+    PLUGIN_TIMEOUT = time("plugin.timeout", "1s", ms(1), s(3600), "a plugin call ends after so long").later();
+    PLUGIN_SOCKET = text("plugin.socketPath", "", "unix socket for plugins; empty: $HOME/.wukong/run/wukongim.sock").later();
+    PLUGIN_INSTALL = list("plugin.install", "", "URLs of plugins to install; ${os} and ${arch} are replaced").later();
 
     NODE_ID = int("cluster.nodeId", "1001", 1, 1023, "this node's number, different on every node");
-    CLUSTER_ADDR = text("cluster.addr", "tcp://0.0.0.0:11110", "listener for other nodes");
-    SERVER_ADDR = text("cluster.serverAddr", "", "host:port at which other nodes reach this one");
-    API_URL = text("cluster.apiUrl", "", "base URL of this node's HTTP API for other nodes");
-    INIT_NODES = list("cluster.initNodes", "", "members at the first start, ID@HOST or ID@HOST:PORT (11110 when left out), this node included; empty: a single node");
-    SEED = text("cluster.seed", "", "a member to join through, ID@HOST:PORT");
-    ROLE = key("cluster.role", Kind::Choice(&["replica", "proxy"]), "replica", "proxy: holds connections, no data");
+    CLUSTER_ADDR = text("cluster.addr", "tcp://0.0.0.0:11110", "listener for other nodes; a single node holds it and closes what connects");
+    SERVER_ADDR = text("cluster.serverAddr", "", "host:port at which other nodes reach this one").later();
+    API_URL = text("cluster.apiUrl", "", "base URL of this node's HTTP API for other nodes").later();
+    INIT_NODES = list("cluster.initNodes", "", "members at the first start, ID@HOST or ID@HOST:PORT (11110 when left out), this node included; empty: a single node, as which this version runs only");
+    SEED = text("cluster.seed", "", "a member to join through, ID@HOST:PORT; refused by this version");
+    ROLE = key("cluster.role", Kind::Choice(&["replica", "proxy"]), "replica", "proxy: holds connections, no data; refused by this version");
     SLOT_COUNT = int("cluster.slotCount", "64", 1, 4096, "hash buckets; fixed once a cluster has started");
-    SLOT_REPLICAS = int("cluster.slotReplicaCount", "0", 0, 7, "copies of each slot; 0: follows the number of nodes (1, 2, 3, 3, then 5)");
-    CHANNEL_REPLICAS = int("cluster.channelReplicaCount", "0", 0, 7, "copies of a channel; a channel lives in its slot, so the larger of the two counts");
-    PONG_MAX_TICK = int("cluster.pongMaxTick", "0", 0, 3000, "a node that is silent for so many 200 ms is taken for dead; 0: 1.5 s");
+    SLOT_REPLICAS = int("cluster.slotReplicaCount", "0", 0, 7, "copies of each slot; 0: follows the number of nodes (1, 2, 3, 3, then 5)").later();
+    CHANNEL_REPLICAS = int("cluster.channelReplicaCount", "0", 0, 7, "copies of a channel; a channel lives in its slot, so the larger of the two counts").later();
+    PONG_MAX_TICK = int("cluster.pongMaxTick", "0", 0, 3000, "a node that is silent for so many 200 ms is taken for dead; 0: 1.5 s").later();
     REQ_TIMEOUT = time("cluster.reqTimeout", "10s", ms(100), s(3600), "a request to another node ends after so long");
-    CHANNEL_IDLE = int("cluster.channelDestoryAfterIdleTick", "3600", 1, ANY, "an idle channel leaves memory after so many 100 ms");
+    CHANNEL_IDLE = int("cluster.channelDestoryAfterIdleTick", "3600", 1, ANY, "an idle channel leaves memory after so many 100 ms").later();
     CLUSTER_TICK = dead("cluster.tickInterval");
     CLUSTER_HEARTBEAT = dead("cluster.heartbeatIntervalTick");
     CLUSTER_ELECTION = dead("cluster.electionIntervalTick");
@@ -299,7 +305,7 @@ keys! {
     CLUSTER_HEARTBEAT_TICK = elsewhere("cluster.heartbeatTick");
     CLUSTER_ELECTION_TICK = elsewhere("cluster.electionTick");
 
-    PROMETHEUS_URL = text("trace.prometheusApiUrl", "", "base URL of the Prometheus that the manager's charts ask");
+    PROMETHEUS_URL = text("trace.prometheusApiUrl", "", "base URL of the Prometheus that the manager's charts ask").later();
     TRACE_SERVICE = text("trace.serviceName", "wukongim", "kept, no effect");
     TRACE_HOST = text("trace.serviceHostName", "", "kept, no effect");
     TRACE_ENDPOINT = elsewhere("trace.endpoint");
@@ -307,7 +313,6 @@ keys! {
 
     OUTPUT_MAX = bytes("limits.connectionOutputMax", "4MiB", 64 * KIB, GIB, "unsent bytes of one connection; a slower reader is disconnected");
     OUTPUT_TOTAL_MAX = bytes("limits.outputTotalMax", "512MiB", MIB, 1 << 40, "unsent bytes of all connections; above it the slowest readers go first");
-    FRAME_MAX = bytes("limits.frameMax", "1MiB", KIB, MIB, "one frame of the client protocol; checked before memory is taken");
     BODY_MAX = bytes("limits.httpBodyMax", "32MiB", 64 * KIB, GIB, "one HTTP request body");
     CONNECTION_MAX = int("limits.connectionMax", "200000", 1, ANY, "client connections of this node");
     CONNECTION_IP_MAX = int("limits.connectionPerIpMax", "0", 0, ANY, "client connections of one address; 0: no limit, for a gateway hides addresses");
@@ -326,11 +331,8 @@ keys! {
     DRAIN_MAX = time("limits.drainTimeMax", "8s", ms(100), s(3600), "SIGTERM: what is under way may take so long, then the process ends");
 
     BATCH_SIZE = bytes("batch.sizeMax", "64KiB", KIB, 16 * MIB, "a slot's waiting messages become a log entry at this size");
-    BATCH_DELAY = time("batch.delayMax", "1ms", Duration::from_micros(1), s(1), "or at this age, unless the entry before it commits sooner");
-    FANOUT_WINDOW = time("batch.fanoutWindowMax", "20ms", ms(1), s(1), "group deliveries may be held back so long under load to leave together");
-    STORE_CACHE = bytes("storage.cacheMax", "64MiB", MIB, 1 << 40, "blocks of the databases kept in memory");
-    STORE_PERSIST = time("storage.persistInterval", "3s", ms(100), s(3600), "the state store is made durable so often; until then the log has what it lacks");
-    STORE_LANES = int("storage.stateLanes", "1", 1, 64, "threads that write and read the state store");
+    STORE_CACHE = bytes("storage.cacheMax", "32MiB", MIB, 1 << 40, "blocks of the state store kept in memory");
+    STORE_PERSIST = time("storage.persistInterval", "5s", ms(100), s(3600), "the state store is made durable so often; until then the log has what it lacks");
 
     GIN_MODE = key("ginMode", Kind::Choice(&["debug", "release", "test"]), "release", "log mode of v2.2.5's HTTP library").effect(Effect::Engine);
     EVENT_POOL = int("eventPoolSize", "1024", 1, ANY, "webhook workers of v2.2.5").effect(Effect::Engine);

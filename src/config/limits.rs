@@ -15,8 +15,6 @@ pub struct Limits {
     pub connection_output_max: usize,
     /// Unsent bytes of all connections of the node; above it the slowest readers are closed. Default 512 MiB.
     pub output_total_max: usize,
-    /// Bytes of one client frame. Default and most: 1 MiB.
-    pub frame_max: usize,
     /// Bytes of one HTTP request body. Default 32 MiB.
     pub http_body_max: usize,
     /// Client connections of the node. Default 200,000.
@@ -52,7 +50,6 @@ impl Limits {
         Limits {
             connection_output_max: reader.count(&keys::OUTPUT_MAX),
             output_total_max: reader.count(&keys::OUTPUT_TOTAL_MAX),
-            frame_max: reader.count(&keys::FRAME_MAX),
             http_body_max: reader.count(&keys::BODY_MAX),
             connection_max: reader.count(&keys::CONNECTION_MAX),
             connection_per_ip_max: Some(reader.count(&keys::CONNECTION_IP_MAX)).filter(|n| *n > 0),
@@ -140,44 +137,33 @@ impl Runtime {
     }
 }
 
-/// When things that wait together leave together.
+/// When messages that wait together leave together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batching {
     /// A slot's waiting messages become a log entry at this many bytes. Default 64 KiB.
     pub size_max: usize,
-    /// Or at this age, unless the entry before commits sooner. Default 1 ms.
-    pub delay_max: Duration,
-    /// The longest that group deliveries are held back under load. Default 20 ms.
-    pub fanout_window_max: Duration,
 }
 
 /// How the databases run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Storage {
-    /// Bytes of database blocks kept in memory, all databases together. Default 64 MiB.
-    pub cache_max: usize,
-    /// How often the state store is made durable. Default 3 s.
+    /// Bytes of the state store's blocks kept in memory. Default 32 MiB.
+    pub cache_max: u64,
+    /// How often the state store is made durable. Default 5 s.
     pub persist_interval: Duration,
-    /// Threads that own a state store each. Default 1.
-    pub state_lanes: usize,
 }
 
 impl Batching {
     pub(super) fn read(reader: &mut Reader<'_>) -> Batching {
-        Batching {
-            size_max: reader.count(&keys::BATCH_SIZE),
-            delay_max: reader.time(&keys::BATCH_DELAY),
-            fanout_window_max: reader.time(&keys::FANOUT_WINDOW),
-        }
+        Batching { size_max: reader.count(&keys::BATCH_SIZE) }
     }
 }
 
 impl Storage {
     pub(super) fn read(reader: &mut Reader<'_>) -> Storage {
         Storage {
-            cache_max: reader.count(&keys::STORE_CACHE),
+            cache_max: reader.number(&keys::STORE_CACHE),
             persist_interval: reader.time(&keys::STORE_PERSIST),
-            state_lanes: reader.count(&keys::STORE_LANES),
         }
     }
 }

@@ -95,6 +95,14 @@ pub enum Notice {
         /// Why not.
         why: &'static str,
     },
+    /// A key of a part of v2.2.5 that comes later.
+    #[error("{key} from {origin} is not served by this version: it has no effect")]
+    NotServed {
+        /// The key.
+        key: &'static str,
+        /// Where it was written.
+        origin: Origin,
+    },
     /// The file could not be used and `--ignoreMissingConfig` said to go on.
     #[error("{0}; going on without it")]
     NoFile(String),

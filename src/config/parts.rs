@@ -4,7 +4,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use jindou_core::networks::{Block, BlockError, Networks};
+
 use super::keys;
+use super::notice::Notice;
 use super::reader::Reader;
 use super::secret::Secret;
 
@@ -117,7 +120,7 @@ pub struct Admission {
     /// A session that sends nothing for so long is closed. Default 3 min.
     pub idle_time: Duration,
     /// Networks whose PROXY header, X-Forwarded-For and X-Real-IP are believed.
-    pub trusted_proxies: super::Networks,
+    pub trusted_proxies: Networks,
     /// `/stress/*` is served. Default no.
     pub stress: bool,
     /// Profiling routes are served. Default no.
@@ -137,11 +140,24 @@ impl Admission {
             person_allow_list: !reader.flag(&keys::ALLOW_LIST_OFF),
             cmd_message_sync: !reader.flag(&keys::DISABLE_CMD_SYNC),
             idle_time: reader.time(&keys::CONN_IDLE_TIME),
-            trusted_proxies: super::Networks::read(reader),
+            trusted_proxies: trusted_proxies(reader),
             stress,
             profiling: reader.flag(&keys::PPROF_ON),
         }
     }
+}
+
+fn trusted_proxies(reader: &mut Reader<'_>) -> Networks {
+    let items = reader.list(&keys::TRUSTED_PROXIES);
+    let block = |item: String| match item.parse::<Block>() {
+        Ok(block) => Some(block),
+        Err(error @ BlockError) => {
+            let (key, why) = (keys::TRUSTED_PROXIES.name, error.to_string());
+            reader.notices.push(Notice::Skipped { key, item, why });
+            None
+        }
+    };
+    items.into_iter().filter_map(block).collect()
 }
 
 /// Log-ins of manager users.

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use super::keys::{Key, Kind};
+use super::keys::{self, Effect, Key, Kind};
 use super::notice::{Notice, Origin};
 use super::tree::Raw;
 use super::value;
@@ -184,6 +184,18 @@ impl<'a> Reader<'a> {
         self.in_force.get(key.name).is_none_or(|in_force| in_force.origin == Origin::Default)
     }
 
+    /// Tells each key that was set to something and that this version does not serve.
+    pub(super) fn tell_not_served(&mut self) {
+        for key in keys::ALL.iter().filter(|key| key.effect == Effect::Later) {
+            let Some(Entry { raw, origin }) = self.written.entry(key) else {
+                continue;
+            };
+            if !self.is_default(key) && !says_default(key, raw) {
+                self.notices.push(Notice::NotServed { key: key.name, origin: origin.clone() });
+            }
+        }
+    }
+
     /// Notes what is in force for `key`; of a secret only that there is one.
     pub(super) fn keep(&mut self, key: &'static Key, text: String, origin: Origin) {
         let text = if key.secret && !text.is_empty() { "***".to_owned() } else { text };
@@ -236,6 +248,24 @@ impl<'a> Reader<'a> {
         }
         self.keep(key, key.default.to_owned(), Origin::Default);
         default(key.default)
+    }
+}
+
+/// Whether what was written comes to the key's default.
+fn says_default(key: &Key, raw: &Raw) -> bool {
+    let default = key.default;
+    let text = match raw {
+        Raw::Scalar { text, .. } => text.trim(),
+        Raw::List(written) => return written.join(" ") == default,
+        Raw::Nested => return false,
+    };
+    match key.kind {
+        Kind::Text | Kind::List => text == default,
+        Kind::Choice(_) => text.eq_ignore_ascii_case(default),
+        Kind::Bool => value::boolean(text) == value::boolean(default),
+        Kind::Int(..) => value::integer(text) == value::integer(default),
+        Kind::Bytes(..) => value::size(text) == value::size(default),
+        Kind::Time(..) => value::duration(text) == value::duration(default),
     }
 }
 

@@ -7,11 +7,11 @@ use super::keys::{self, Effect, Key};
 use super::notice::Origin;
 use super::reader::{InForce, Shown};
 
-/// Every live key with its value in force.
+/// Every key that is read, with its value in force.
 pub(super) fn in_force(values: &BTreeMap<&'static str, InForce>) -> String {
     let mut out = String::from("# Settings in force. A remark names where a value was written.\n");
     let mut groups = Groups::default();
-    for key in live() {
+    for key in read() {
         let Some(in_force) = values.get(key.name) else {
             continue;
         };
@@ -42,10 +42,13 @@ pub fn example() -> String {
          # between the items. `jindou config` prints what is in force and where it came from.\n",
     );
     let mut groups = Groups::default();
-    for key in live() {
+    for key in read() {
         let indent = groups.enter(&mut out, key);
         let gap = if out.ends_with(":\n") { "" } else { "\n" };
         push(&mut out, format_args!("{gap}{indent}# {}\n", key.about));
+        if key.effect == Effect::Later {
+            push(&mut out, format_args!("{indent}# (not served by this version)\n"));
+        }
         if let Some(bounds) = key.bounds() {
             push(&mut out, format_args!("{indent}# ({bounds})\n"));
         }
@@ -83,8 +86,8 @@ pub fn example() -> String {
     out
 }
 
-fn live() -> impl Iterator<Item = &'static Key> {
-    keys::ALL.iter().copied().filter(|key| key.effect == Effect::Live)
+fn read() -> impl Iterator<Item = &'static Key> {
+    keys::ALL.iter().copied().filter(|key| matches!(key.effect, Effect::Live | Effect::Later))
 }
 
 fn leaf(key: &Key) -> &str {

@@ -125,7 +125,7 @@ impl Written {
 
     fn enter(&mut self, key: &'static Key, raw: Raw, origin: Origin) {
         match key.effect {
-            Effect::Live => {
+            Effect::Live | Effect::Later => {
                 self.entries.insert(key.name, Entry { raw, origin });
             }
             Effect::Dead => {}
@@ -152,7 +152,9 @@ impl Written {
 fn no_effect(key: String, origin: Origin, effect: Effect) -> Notice {
     let why = match effect {
         Effect::Engine => "it tunes a part of v2.2.5 that this server does not have",
-        Effect::Live | Effect::Dead | Effect::Elsewhere => "v2.2.5 does not know it either",
+        Effect::Live | Effect::Later | Effect::Dead | Effect::Elsewhere => {
+            "v2.2.5 does not know it either"
+        }
     };
     Notice::NoEffect { key, origin, why }
 }

@@ -12,7 +12,7 @@ use jindou_core::{
     row::{Persist, Read, Rows},
 };
 use jindou_net::Handle;
-use jindou_storage::{Completion, CompletionSender, Outcome, StateStorage};
+use jindou_storage::{Completion, CompletionSender, Outcome, StateStorage, StorageError};
 
 /// The groups of a shard, on its runtime.
 pub(super) type ShardGroups = Groups<Runtime, NoPeers>;
@@ -66,15 +66,33 @@ pub(super) fn drain_completions(
                 groups.on_completion(token, result);
             }
             Completion::Answer { token, result } => {
-                let rows = match result {
-                    Ok(Outcome::Rows(rows)) => rows,
-                    Ok(_) => Rows::Failed("the state lane answered another question".to_owned()),
-                    Err(error) => Rows::Failed(error.to_string()),
-                };
-                handle.push(Event::Read { id: ReadId(token), rows });
+                handle.push(Event::Read { id: ReadId(token), rows: rows_of(result) });
             }
             Completion::Persisted { size } => handle.push(Event::Persisted { size }),
         }
     }
     true
+}
+
+/// What the rules get for a read: whatever went wrong is told, nothing looks empty.
+fn rows_of(result: Result<Outcome, StorageError>) -> Rows {
+    match result {
+        Ok(Outcome::Rows(rows)) => rows,
+        Ok(_) => Rows::Failed("the state lane answered another question".to_owned()),
+        Err(error) => Rows::Failed(error.to_string()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_read_that_went_wrong_never_looks_empty() {
+        assert!(matches!(rows_of(Ok(Outcome::Done)), Rows::Failed(_)));
+        let closed = rows_of(Err(StorageError::Closed));
+        assert!(matches!(closed, Rows::Failed(text) if text == StorageError::Closed.to_string()));
+        let failed = Rows::Failed("x".to_owned());
+        assert!(matches!(rows_of(Ok(Outcome::Rows(failed))), Rows::Failed(text) if text == "x"));
+    }
 }

@@ -1,16 +1,22 @@
 //! The HTTP API on a shard: requests of the net crate in the words of the api crate.
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    rc::Rc,
+    sync::{Arc, OnceLock},
+};
 
-use jindou_api::{Api, Health, Node, Process};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use jindou_api::{Api, Health, Io, Node, Process};
 use jindou_core::{
     effect::Now,
     id::{ShardId, SlotId},
     request::{Reply, Request, Target},
 };
-use jindou_net::{Handle, HttpRequest, HttpResponse, HttpService, LocalBoxFuture};
+use jindou_net::{Counters, Handle, HttpRequest, HttpResponse, HttpService, LocalBoxFuture};
 
-use super::{health::NodeHealth, process};
+use super::{Running, health::NodeHealth, process};
 
 /// What the API asks of the shard that accepted its connection.
 pub(super) struct ShardNode {
@@ -18,6 +24,7 @@ pub(super) struct ShardNode {
     pub(super) slot_count: u16,
     pub(super) shard_count: u16,
     pub(super) health: Arc<NodeHealth>,
+    pub(super) running: Arc<OnceLock<Running>>,
     /// A generator of client numbers that the back end left out; seeded by the system.
     pub(super) random: RefCell<process::Random>,
 }
@@ -50,6 +57,32 @@ impl Node for ShardNode {
     fn process(&self) -> Process {
         process::read(&self.health)
     }
+
+    fn io(&self) -> Vec<Io> {
+        let counters = self.running.get().map_or(&[][..], |running| &running.counters);
+        counters.iter().map(|counters| io(counters)).collect()
+    }
+}
+
+fn io(counters: &Counters) -> Io {
+    Io {
+        accepted: counters.accepted.get(),
+        refused: counters.refused.get(),
+        accept_errors: counters.accept_errors.get(),
+        closed_slow: counters.closed_slow.get(),
+        closed_late: counters.closed_late.get(),
+        reads: counters.reads.get(),
+        sends: counters.sends.get(),
+        writes: counters.writes.get(),
+        output_size: counters.output_size.get(),
+        turns: counters.turns.get(),
+        wakeups: counters.wakeups.get(),
+        envelopes: counters.envelopes_out.get(),
+        ring_full: counters.ring_full.get(),
+        http_accepted: counters.http_accepted.get(),
+        http_open: counters.http_open.get(),
+        http_requests: counters.http_requests.get(),
+    }
 }
 
 /// Which port a request came to.
@@ -61,7 +94,7 @@ pub(super) enum Door {
     Manager,
 }
 
-/// Serves one listener.
+/// Serves the API on one listener.
 pub(super) struct Service {
     pub(super) api: Rc<Api<ShardNode>>,
     pub(super) door: Door,
@@ -85,5 +118,46 @@ impl HttpService for Service {
             };
             HttpResponse { status: response.status, headers: response.headers, body: response.body }
         })
+    }
+}
+
+/// Serves the demo port, which has no page yet.
+pub(super) struct NoPages;
+
+impl HttpService for NoPages {
+    fn call(&self, _: HttpRequest) -> LocalBoxFuture<HttpResponse> {
+        let plain = HeaderValue::from_static("text/plain");
+        let response = HttpResponse {
+            status: StatusCode::NOT_FOUND,
+            headers: HeaderMap::from_iter([(header::CONTENT_TYPE, plain)]),
+            body: Bytes::from_static(b"404 page not found"),
+        };
+        Box::pin(std::future::ready(response))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use futures::FutureExt as _;
+    use http::Method;
+
+    use super::*;
+
+    #[test]
+    fn the_demo_port_has_no_page() {
+        for path in ["/", "/chatdemo/", "/metrics", "/login"] {
+            let request = HttpRequest {
+                method: Method::GET,
+                path: path.to_owned(),
+                query: String::new(),
+                headers: HeaderMap::new(),
+                body: Bytes::new(),
+                peer: (Ipv4Addr::LOCALHOST, 1).into(),
+            };
+            let response = NoPages.call(request).now_or_never();
+            assert_eq!(response.map(|r| r.status), Some(StatusCode::NOT_FOUND), "{path}");
+        }
     }
 }

@@ -1,14 +1,15 @@
 //! A node: configuration → wiring → run → drain.
 
 mod executor;
+mod guard;
 mod health;
 mod http;
+mod listeners;
 mod process;
 mod settings;
 mod shard;
 
 use std::{
-    net::TcpListener,
     sync::{Arc, OnceLock},
     thread,
     time::{SystemTime, UNIX_EPOCH},
@@ -18,7 +19,7 @@ use anyhow::{Context as _, bail};
 use jindou_cluster::Router;
 use jindou_core::id::{LogId, NodeId, ShardId, SlotId};
 use jindou_net::{
-    Admission, DriverKind, ShardWaker, Shards, ShardsSettings, Stop, allowed_cpus, bind, probe,
+    Admission, Counters, DriverKind, ShardWaker, ShardsSettings, Stop, allowed_cpus, probe,
 };
 use jindou_storage::{Storage, StorageError, StorageOptions};
 use signal_hook::{
@@ -27,10 +28,12 @@ use signal_hook::{
 };
 
 use self::{
+    guard::{Cause, Guard},
     health::NodeHealth,
-    shard::{Listeners, Parts, Synced},
+    listeners::Listeners,
+    shard::{Parts, Synced},
 };
-use crate::config::{Config, ListenAddr};
+use crate::config::{Config, Role};
 
 /// Runs a node until it is told to stop. Returns after a clean drain.
 ///
@@ -51,15 +54,18 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     jindou_net::raise_open_files().context("the limit of open files cannot be raised")?;
     let shard_count = settings::shard_count(config);
     // Bound before anything is opened: a port that is taken fails the start at once.
-    let listeners = Arc::new(bind_all(config, shard_count)?);
+    let listeners = Arc::new(Listeners::bind(&config.listen, shard_count)?);
+    listeners::hold_cluster_port(&config.listen.cluster)?;
+    let guard = Guard::start(config.limits.drain_time_max)?;
 
     let core = Arc::new(settings::core(config));
     let io_uring = driver.kind == DriverKind::IoUring;
     let health = Arc::new(NodeHealth::new(core.slot_count, io_uring, started_ms));
     let (senders, receivers): (Vec<_>, Vec<_>) =
         (0..shard_count).map(|_| flume::unbounded::<Synced>()).unzip();
-    let bells = Arc::new(OnceLock::new());
-    let storage = open_storage(config, &health, senders, &bells)?;
+    let running = Arc::new(OnceLock::new());
+    let storage = open_storage(config, &health, &guard, senders, &running)?;
+    process::count_disk(config.data_dir.clone(), health.clone())?;
     let parts = Parts {
         settings: core,
         api: settings::api(config),
@@ -79,6 +85,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         http_admission: Admission::new(config.limits.connection_max, 0),
         synced: receivers.into(),
         listeners,
+        running: running.clone(),
+        guard: guard.clone(),
     };
     let shards = jindou_net::start(
         &ShardsSettings {
@@ -90,24 +98,47 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         async move |context| shard::run(context, parts).await,
     )?;
     let wakers = (0..shard_count).filter_map(|n| shards.waker(ShardId(n))).collect();
-    let _ = bells.set(Bells { wakers, stop: shards.stop() });
+    let stop = shards.stop();
+    let counters = shards.counters().to_vec();
+    // A group may have begun to serve before there was anybody to wake.
+    running.get_or_init(|| Running { wakers, stop: stop.clone(), counters }).wake();
+    if health.fault().is_some() {
+        // The storage failed before it could tell the shards.
+        stop.drain();
+    }
     tracing::info!(
         "node {} runs on {shard_count} shard(s), data in {}",
         config.cluster.node_id,
         config.data_dir.display()
     );
-    stop_on_signal(shards.stop(), health.clone())?;
-    let ended = wait(shards, &health);
+    stop_on_signal(stop, health.clone(), guard.clone())?;
+    let ended = shards.wait();
+    if ended.is_err() {
+        guard.end(Cause::Fault);
+    }
     storage.close();
+    if let Some(fault) = health.fault() {
+        bail!("{fault}");
+    }
     ended?;
     tracing::info!("stopped");
     Ok(())
 }
 
-/// How the lanes reach shards that start after them.
-struct Bells {
+/// What lanes and routes need of the shards, which start after them.
+pub(crate) struct Running {
     wakers: Vec<ShardWaker>,
     stop: Stop,
+    /// By shard.
+    counters: Vec<Arc<Counters>>,
+}
+
+impl Running {
+    fn wake(&self) {
+        for waker in &self.wakers {
+            waker.wake();
+        }
+    }
 }
 
 /// Opens the data directory. What becomes durable is told to every shard; a database that fails
@@ -115,28 +146,30 @@ struct Bells {
 fn open_storage(
     config: &Config,
     health: &Arc<NodeHealth>,
+    guard: &Guard,
     senders: Vec<flume::Sender<Synced>>,
-    bells: &Arc<OnceLock<Bells>>,
+    running: &Arc<OnceLock<Running>>,
 ) -> anyhow::Result<Storage> {
     let on_fatal = {
-        let (health, bells) = (health.clone(), bells.clone());
+        let (health, guard, running) = (health.clone(), guard.clone(), running.clone());
         move |error: &StorageError| {
             tracing::error!("the storage failed, the node stops: {error}");
-            health.set_fault(error.to_string());
-            if let Some(bells) = bells.get() {
-                bells.stop.drain();
+            health.set_fault(format!("the storage failed: {error}"));
+            guard.end(Cause::Fault);
+            if let Some(running) = running.get() {
+                running.stop.drain();
             }
         }
     };
     let on_synced = {
-        let bells = bells.clone();
+        let running = running.clone();
         move |moved: &[(SlotId, LogId)]| {
             for sender in &senders {
                 // A shard that has ended wants to know nothing.
                 let _ = sender.send(moved.to_vec());
             }
-            for waker in bells.get().iter().flat_map(|bells| &bells.wakers) {
-                waker.wake();
+            if let Some(running) = running.get() {
+                running.wake();
             }
         }
     };
@@ -144,18 +177,12 @@ fn open_storage(
         path: config.data_dir.clone(),
         node: NodeId(config.cluster.node_id.into()),
         slot_count: config.cluster.slot_count,
+        state_cache_size: config.storage.cache_max,
+        state_sync_interval: config.storage.persist_interval,
         on_fatal: Arc::new(on_fatal),
         on_synced: Arc::new(on_synced),
     })?;
     Ok(storage)
-}
-
-fn wait(shards: Shards, health: &NodeHealth) -> anyhow::Result<()> {
-    shards.wait()?;
-    match health.report().checks.into_iter().find(|check| check.name == "storage" && !check.ok) {
-        Some(fault) => bail!("{}", fault.detail),
-        None => Ok(()),
-    }
 }
 
 fn refuse_what_is_to_come(config: &Config) -> anyhow::Result<()> {
@@ -165,39 +192,20 @@ fn refuse_what_is_to_come(config: &Config) -> anyhow::Result<()> {
              (WK_CLUSTER_INITNODES, WK_CLUSTER_SEED)"
         );
     }
-    if config.listen.wss.is_some() {
-        tracing::warn!("wssAddr is not served by this version: put a TLS proxy before wsAddr");
+    if config.cluster.role == Role::Proxy {
+        bail!("this version runs a single node, which holds data: cluster.role must be replica");
     }
     Ok(())
 }
 
-fn bind_all(config: &Config, shard_count: u16) -> anyhow::Result<Listeners> {
-    let bind = |name: &str, address: &ListenAddr| -> anyhow::Result<Vec<TcpListener>> {
-        let resolved = address.resolve().with_context(|| format!("{name} {address}"))?;
-        let sockets = bind(resolved, shard_count)
-            .with_context(|| format!("cannot listen on {name} {address}"))?;
-        tracing::info!("{name} listens on {resolved}");
-        Ok(sockets)
-    };
-    let listen = &config.listen;
-    Ok(Listeners {
-        tcp: bind("addr", &listen.tcp)?,
-        ws: bind("wsAddr", &listen.ws)?,
-        http: bind("httpAddr", &listen.http)?,
-        manager: match &listen.manager {
-            Some(address) => bind("manager.addr", address)?,
-            None => Vec::new(),
-        },
-    })
-}
-
 /// SIGTERM and SIGINT drain the node; a second one changes nothing.
-fn stop_on_signal(stop: Stop, health: Arc<NodeHealth>) -> anyhow::Result<()> {
+fn stop_on_signal(stop: Stop, health: Arc<NodeHealth>, guard: Guard) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("signals cannot be caught")?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             tracing::info!("signal {signal}: draining");
             health.set_draining();
+            guard.end(Cause::Told);
             stop.drain();
         }
     })?;

@@ -32,6 +32,7 @@ pub(super) fn core(config: &Config) -> Settings {
         encryption_off: !admission.encryption,
         json_off: !admission.json_rpc,
         person_allow_off: !admission.person_allow_list,
+        trusted_proxies: admission.trusted_proxies.clone(),
         idle_ms: ms(admission.idle_time),
         connect_ms: ms(limits.connect_deadline),
         auth_ms: ms(limits.auth_deadline),
@@ -46,6 +47,7 @@ pub(super) fn core(config: &Config) -> Settings {
         cache_size_max: limits.cache_max,
         state_queue_size_max: limits.state_queue_max,
         sends_per_second_max: limits.send_rate_max.unwrap_or(0),
+        sessions_per_user_max: limits.connection_per_user_max,
         uid_size_max: limits.uid_max,
         channel_id_size_max: limits.channel_id_max,
         ..Settings::default()
@@ -63,7 +65,11 @@ pub(super) fn net(config: &Config) -> NetSettings {
 }
 
 pub(super) fn http(config: &Config) -> HttpSettings {
-    HttpSettings { body_size_max: config.limits.http_body_max, ..HttpSettings::default() }
+    let body_size_max = config.limits.http_body_max;
+    let default = HttpSettings::default();
+    // A body that is allowed must fit in.
+    let body_total_size_max = default.body_total_size_max.max(body_size_max);
+    HttpSettings { body_size_max, body_total_size_max, ..default }
 }
 
 pub(super) fn driver(config: &Config) -> DriverChoice {
@@ -94,9 +100,94 @@ pub(super) fn api(config: &Config) -> ApiSettings {
         },
         version: Version::default(),
         conversation_count_max: config.messaging.conversation_max,
+        uid_size_max: config.limits.uid_max,
         id_size_max: config.limits.channel_id_max,
+        uids_per_request_max: config.limits.members_per_request_max,
+        prometheus_on: config.outside.prometheus.is_some(),
+        loki_on: config.outside.loki.is_some(),
         stress_on: admission.stress,
         trace_on: config.logging.trace,
         ..ApiSettings::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::*;
+    use crate::config::tests::config;
+
+    /// Every setting that has a reader, set to what is not its default.
+    const FILE: &str = "
+tokenAuthOn: true
+managerUID: boss
+managerToken: key
+disableEncryption: true
+disableJSONRPC: true
+whitelistOffOfPerson: false
+connIdleTime: 9s
+trustedProxies: [9.0.0.0/8]
+driver: epoll
+shards: 4
+cluster: {nodeId: 7, slotCount: 32, reqTimeout: 3s}
+conversation: {userMaxCount: 77}
+messageRetry: {interval: 11s, scanInterval: 12s, maxCount: 13}
+customerService: {visitorsSuffix: _v}
+trace: {prometheusApiUrl: 'http://p'}
+logger: {traceOn: true, loki: {url: 'http://l'}}
+manager: {on: false}
+limits:
+  connectionOutputMax: 1MiB
+  outputTotalMax: 64MiB
+  httpBodyMax: 1GiB
+  connectionPerUserMax: 3
+  connectDeadline: 1s
+  authDeadline: 5s
+  sendRateMax: 20
+  accumulatorMax: 2MiB
+  stateQueueMax: 8MiB
+  cacheMax: 16MiB
+  dedupeCountMax: 100
+  dedupeTimeMax: 2m
+  uidMax: 100
+  channelIdMax: 200
+  membersPerRequestMax: 10
+  drainTimeMax: 2s
+batch: {sizeMax: 32KiB}
+";
+
+    #[test]
+    fn the_rules_get_what_was_written() {
+        let core = core(&config(FILE, &[]));
+        assert_eq!((core.node, core.shard_count, core.slot_count), (NodeId(7), 4, 32));
+        assert!(core.token_auth && core.encryption_off && core.json_off && !core.person_allow_off);
+        let names = [&core.manager_uid, &core.manager_token, &core.visitor_suffix];
+        assert_eq!(names.map(|name| &**name), ["boss", "key", "_v"]);
+        assert!(core.trusted_proxies.contains(Ipv4Addr::new(9, 1, 1, 1).into()));
+        assert!(!core.trusted_proxies.contains(Ipv4Addr::LOCALHOST.into()));
+        let times = [core.idle_ms, core.connect_ms, core.auth_ms, core.request_ms];
+        assert_eq!(times, [9_000, 1_000, 5_000, 3_000]);
+        assert_eq!((core.retry_ms, core.retry_scan_ms, core.retry_count_max), (11_000, 12_000, 13));
+        assert_eq!((core.dedupe_count_max, core.dedupe_ms), (100, 120_000));
+        assert_eq!((core.accumulator_size_max, core.entry_size_target), (2 << 20, 32 << 10));
+        assert_eq!((core.cache_size_max, core.state_queue_size_max), (16 << 20, 8 << 20));
+        assert_eq!((core.sends_per_second_max, core.sessions_per_user_max), (20, 3));
+        assert_eq!((core.uid_size_max, core.channel_id_size_max), (100, 200));
+    }
+
+    #[test]
+    fn sockets_and_routes_get_what_was_written() {
+        let config = config(FILE, &[]);
+        let (net, http, api) = (net(&config), http(&config), api(&config));
+        assert_eq!((net.output_size_max, net.output_total_size_max), (1 << 20, 16 << 20));
+        assert_eq!(net.drain_ms, 2_000);
+        assert_eq!((http.body_size_max, http.body_total_size_max), (1 << 30, 1 << 30));
+        assert!(matches!(driver(&config), DriverChoice::Epoll));
+        assert_eq!((api.node, api.manager_uid.as_str()), (NodeId(7), "boss"));
+        assert_eq!((api.manager_token.as_str(), api.manager_on), ("key", false));
+        assert_eq!((api.uid_size_max, api.id_size_max), (100, 200));
+        assert_eq!((api.uids_per_request_max, api.conversation_count_max), (10, 77));
+        assert!(api.prometheus_on && api.loki_on && api.trace_on && !api.stress_on);
     }
 }

@@ -1,8 +1,15 @@
 //! One shard's thread: groups, rules, sockets and API, wired together.
 
-use std::{cell::RefCell, collections::BTreeMap, net::TcpListener, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    net::TcpListener,
+    rc::Rc,
+    sync::{Arc, OnceLock},
+};
 
 use anyhow::Context as _;
+use futures::future::{Either, select};
 use jindou_api::{Api, ApiSettings};
 use jindou_cluster::{Groups, NoPeers, Node, Options, Router, Setup, Sink};
 use jindou_core::{
@@ -15,9 +22,12 @@ use jindou_net::{Admission, Driver, Handle, HttpSettings, Machine, ShardContext}
 use jindou_storage::{LogStorage, StateStorage, completions};
 
 use super::{
+    Running,
     executor::{NodeExecutor, ShardGroups, drain_completions},
+    guard::{Cause, Guard},
     health::NodeHealth,
-    http::{Door, Service, ShardNode},
+    http::{Door, NoPages, Service, ShardNode},
+    listeners::Listeners,
     process,
 };
 
@@ -40,14 +50,8 @@ pub(super) struct Parts {
     pub(super) synced: Arc<[flume::Receiver<Synced>]>,
     /// By listener, by shard.
     pub(super) listeners: Arc<Listeners>,
-}
-
-/// The sockets that were bound before the shards started, one of each per shard.
-pub(super) struct Listeners {
-    pub(super) tcp: Vec<TcpListener>,
-    pub(super) ws: Vec<TcpListener>,
-    pub(super) http: Vec<TcpListener>,
-    pub(super) manager: Vec<TcpListener>,
+    pub(super) running: Arc<OnceLock<Running>>,
+    pub(super) guard: Guard,
 }
 
 /// The rules as the driver turns them.
@@ -65,15 +69,24 @@ impl Machine for Rules {
 
 /// Runs a shard to its end. An error stops the node.
 pub(super) async fn run(context: ShardContext, parts: Parts) {
-    let (stop, health, shard) = (context.stop.clone(), parts.health.clone(), context.shard);
-    if let Err(error) = run_to_end(context, parts).await {
-        tracing::error!("shard {} stops the node: {error:#}", shard.0);
-        health.set_fault(format!("{error:#}"));
+    let (stop, health, guard) = (context.stop.clone(), parts.health.clone(), parts.guard.clone());
+    let shard = context.shard.0;
+    let fail = move |error: &anyhow::Error| {
+        tracing::error!("shard {shard} stops the node: {error:#}");
+        health.set_fault(format!("shard {shard} failed: {error:#}"));
+        guard.end(Cause::Fault);
         stop.drain();
+    };
+    if let Err(error) = run_to_end(context, parts, &fail).await {
+        fail(&error);
     }
 }
 
-async fn run_to_end(context: ShardContext, parts: Parts) -> anyhow::Result<()> {
+async fn run_to_end(
+    context: ShardContext,
+    parts: Parts,
+    fail: &(impl Fn(&anyhow::Error) + Clone + 'static),
+) -> anyhow::Result<()> {
     let (handle, id) = (context.handle.clone(), context.shard);
     let seed = process::seed().context("the system gives no random bytes")?;
     let rules = Rules(Shard::new(id, parts.settings.clone(), seed));
@@ -84,7 +97,7 @@ async fn run_to_end(context: ShardContext, parts: Parts) -> anyhow::Result<()> {
         log: parts.log.clone(),
         state: parts.state.clone(),
         completions: completions.clone(),
-        sink: sink(&handle, &parts.health),
+        sink: sink(&handle, &parts),
         transport: NoPeers,
         router: parts.router.clone(),
         options: Options::default(),
@@ -107,25 +120,36 @@ async fn run_to_end(context: ShardContext, parts: Parts) -> anyhow::Result<()> {
     let driver = Driver::new(context, rules, executor)?;
     let opening = async {
         open_groups(&groups, id, &parts).await?;
-        serve(&handle, id, &parts)
+        serve(&handle, id, &parts, fail)
     };
-    // Groups open through the driver, so both run.
-    let (_, opened) = futures::join!(Box::pin(driver.run()), Box::pin(opening));
+    // Groups open through the driver, so both run. Told to stop meanwhile, it opens no more.
+    let driving = Box::pin(driver.run());
+    if let Either::Left((opened, driving)) = select(Box::pin(opening), driving).await {
+        if let Err(error) = &opened {
+            fail(error);
+        }
+        driving.await;
+    }
     Box::pin(groups.shutdown()).await;
-    opened
+    Ok(())
 }
 
-/// The groups' way into the shard's inbox; leadership is noted for /health on the way.
-fn sink(handle: &Handle, health: &Arc<NodeHealth>) -> Sink {
-    let (handle, health) = (handle.clone(), health.clone());
+/// The groups' way into the shard's inbox; leadership is noted for /health on the way, and the
+/// last group that begins to serve opens the doors of all shards.
+fn sink(handle: &Handle, parts: &Parts) -> Sink {
+    let (handle, health, running) = (handle.clone(), parts.health.clone(), parts.running.clone());
     Rc::new(move |event| {
-        let leading = match &event {
-            Event::Leading { leading, .. } => Some(*leading),
-            _ => None,
+        let news = if let Event::Leading { slot, leading } = &event {
+            Some((*slot, *leading))
+        } else {
+            None
         };
         handle.push(event);
-        if let Some(leading) = leading {
-            health.set_serving(leading);
+        if let Some((slot, leading)) = news {
+            health.set_serving(slot, leading);
+            if let Some(running) = running.get().filter(|_| health.is_ready()) {
+                running.wake();
+            }
         }
     })
 }
@@ -145,8 +169,16 @@ async fn open_groups(groups: &ShardGroups, id: ShardId, parts: &Parts) -> anyhow
     Ok(())
 }
 
-/// Opens the doors of this shard.
-fn serve(handle: &Handle, id: ShardId, parts: &Parts) -> anyhow::Result<()> {
+/// Opens the doors of this shard: those of the API at once, so that /health can be asked, those of
+/// the clients when every group serves. Until then clients wait in the kernel's queue. A CONNECT
+/// that came to a slot without a leader would have to be refused, and there are SDKs that never
+/// try again after a refusal.
+fn serve(
+    handle: &Handle,
+    id: ShardId,
+    parts: &Parts,
+    fail: &(impl Fn(&anyhow::Error) + Clone + 'static),
+) -> anyhow::Result<()> {
     let place = usize::from(id.0);
     let own = |listeners: &[TcpListener]| {
         listeners.get(place).map(TcpListener::try_clone).transpose().context("no socket")
@@ -156,6 +188,7 @@ fn serve(handle: &Handle, id: ShardId, parts: &Parts) -> anyhow::Result<()> {
         slot_count: parts.settings.slot_count,
         shard_count: parts.settings.shard_count,
         health: parts.health.clone(),
+        running: parts.running.clone(),
         random: RefCell::new(process::Random::new()),
     };
     let api = Rc::new(Api::new(node, parts.api.clone()));
@@ -166,10 +199,23 @@ fn serve(handle: &Handle, id: ShardId, parts: &Parts) -> anyhow::Result<()> {
             handle.serve_http(socket, parts.http_admission.clone(), parts.http, service)?;
         }
     }
-    for (sockets, port) in [(&listeners.tcp, Port::Tcp), (&listeners.ws, Port::Ws)] {
-        if let Some(socket) = own(sockets)? {
-            handle.listen(socket, port, parts.admission.clone())?;
-        }
+    if let Some(socket) = own(&listeners.demo)? {
+        handle.serve_http(socket, parts.http_admission.clone(), parts.http, Rc::new(NoPages))?;
     }
+    let mut waiting = Vec::new();
+    for (sockets, port) in [(&listeners.tcp, Port::Tcp), (&listeners.ws, Port::Ws)] {
+        waiting.extend(own(sockets)?.map(|socket| (socket, port)));
+    }
+    let (admission, health) = (parts.admission.clone(), parts.health.clone());
+    let fail = fail.clone();
+    handle.add_source(move |handle| {
+        if !waiting.is_empty() && health.is_ready() {
+            let open = |(socket, port)| handle.listen(socket, port, admission.clone());
+            if let Err(error) = waiting.drain(..).try_for_each(open) {
+                fail(&anyhow::Error::new(error).context("clients can't be accepted"));
+            }
+        }
+        false
+    });
     Ok(())
 }

@@ -81,6 +81,8 @@ fn storage(path: &Path, synced: Arc<Mutex<BTreeMap<SlotId, u64>>>) -> Storage {
         path: path.to_owned(),
         node: NodeId(1),
         slot_count: SLOT_COUNT,
+        state_cache_size: 32 << 20,
+        state_sync_interval: Duration::from_secs(5),
         on_fatal: Arc::new(|e| panic!("{e}")),
         on_synced: Arc::new(move |moved| {
             let moved = moved.iter().map(|(slot, applied)| (*slot, applied.index));

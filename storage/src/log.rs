@@ -1,7 +1,9 @@
 //! The log of all groups of a node: what it promises, whoever keeps it.
 
+mod batch;
 mod index;
 mod lane;
+mod recover;
 mod recycler;
 mod store;
 

@@ -1,11 +1,11 @@
 //! Opens a node's data directory with both databases.
 
-use std::{path::PathBuf, sync::Arc, thread};
+use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use jindou_core::id::NodeId;
 
 use crate::{
-    dir::DataDir,
+    dir::{DataDir, sync_dir},
     error::OpenError,
     log::{LogLane, LogOptions, LogStorage, OnFatal},
     state::{OnSynced, StateLane, StateOptions, StateStorage},
@@ -20,6 +20,10 @@ pub struct StorageOptions {
     pub node: NodeId,
     /// How many slots the cluster has; fixed for good.
     pub slot_count: u16,
+    /// Bytes of the state database's blocks kept in memory ([`StateOptions::cache_size`]).
+    pub state_cache_size: u64,
+    /// How long what was persisted may wait for its fsync ([`StateOptions::sync_interval`]).
+    pub state_sync_interval: Duration,
     /// Called if a database fails, from its lane's thread. The process must stop acknowledging
     /// and end.
     pub on_fatal: OnFatal,
@@ -39,7 +43,11 @@ impl Storage {
     pub fn open(options: &StorageOptions) -> Result<Self, OpenError> {
         let dir = DataDir::open(&options.path, options.node, options.slot_count)?;
         let log_options = LogOptions::new(dir.log());
-        let state_options = StateOptions::new(dir.state(), dir.install());
+        let state_options = StateOptions {
+            cache_size: options.state_cache_size,
+            sync_interval: options.state_sync_interval,
+            ..StateOptions::new(dir.state(), dir.install())
+        };
         let (log, state) = thread::scope(|scope| {
             let log = scope.spawn(|| LogLane::open(&log_options, options.on_fatal.clone()));
             let state = StateLane::open(
@@ -53,7 +61,11 @@ impl Storage {
             path: dir.log(),
             reason: "recovery panicked".into(),
         })??;
-        Ok(Self { log: Arc::new(log), state: Arc::new(state?), dir })
+        let state = state?;
+        // The databases' own names are durable, too, before anything in them is.
+        sync_dir(dir.root())
+            .map_err(|source| OpenError::Io { path: dir.root().to_owned(), source })?;
+        Ok(Self { log: Arc::new(log), state: Arc::new(state), dir })
     }
 
     /// A handle of the log.

@@ -148,6 +148,8 @@ fn open(path: &Path) -> Storage {
         path: path.to_owned(),
         node: NODE,
         slot_count: 64,
+        state_cache_size: 32 << 20,
+        state_sync_interval: Duration::from_secs(5),
         on_fatal: Arc::new(|e| panic!("{e}")),
         on_synced: Arc::new(|_| {}),
     })

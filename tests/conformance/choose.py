@@ -11,13 +11,19 @@ import json, pathlib, re, sys
 
 HERE = pathlib.Path(__file__).resolve().parent
 
+# Paths that v2.2.5 does not know either.
+UNKNOWN = """/ /nope //health /health/ /user/token/ /conversations /message/revoke /message/search /stream/open /stream/close /streamv2/open
+    /streamv2/close /event /streammessage/start /MESSAGE/send /message//send /v1/message/send /message/send/x /message/send%00 /metrics
+    /..%2f..%2fsecret""".split()
+
 # What the node serves: method and path on a port. Any method on these paths counts, refusals of a wrong method included.
 ROUTES = {
     "api": """/health /route /route/batch /user/token /user/device_quit /user/onlinestatus /channel /channel/info /channel/delete
         /channel/subscriber_add /channel/subscriber_remove /channel/blacklist_add /channel/blacklist_set /channel/blacklist_remove
-        /channel/whitelist_add /channel/whitelist_set /channel/whitelist_remove /message/send /message/sendbatch /channel/messagesync
+        /channel/whitelist_add /channel/whitelist_set /channel/whitelist_remove /channel/whitelist /channel/subscriber_remove_all
+        /channel/blacklist_remove_all /channel/whitelist_remove_all /channel/last_message /message/send /message/sendbatch /channel/messagesync
         /channel/max_message_seq /conversation/sync /conversations/clearUnread /conversations/setUnread /conversations/delete
-        /connz /conn/kick /conn/remove /varz""".split(),
+        /conversation/channels /conversation/syncByChannels /connz /conn/kick /conn/remove /varz /varz/setting""".split() + UNKNOWN,
     "manager": ["/metrics"],
     "demo": [],
 }

@@ -32,6 +32,8 @@ pub struct World {
     /// SENDs acknowledged so far.
     acked: AtomicU64,
     stop: AtomicBool,
+    /// Whether somebody reads all channels: then few messages are added, or it would not end.
+    reading: AtomicBool,
     history: Mutex<History>,
     /// The node's doors; written while it is dead.
     node: Arc<RwLock<Node>>,
@@ -70,6 +72,7 @@ impl World {
             connections: AtomicU64::new(1),
             acked: AtomicU64::new(0),
             stop: AtomicBool::new(false),
+            reading: AtomicBool::new(false),
             history: Mutex::new(History::default()),
             node,
         })
@@ -133,10 +136,12 @@ impl World {
 
     /// Reads every channel, as its reader.
     pub fn read(&self) {
+        self.reading.store(true, Ordering::Relaxed);
         self.read_one("reader", &self.group);
         for (uid, _) in &self.writers {
             self.read_one(&self.peer, &Channel::person(uid));
         }
+        self.reading.store(false, Ordering::Relaxed);
     }
 
     fn read_one(&self, reader: &str, channel: &Channel) {
@@ -269,6 +274,9 @@ impl<'a> Write<'a> {
     }
 
     fn wish(&mut self) -> Wish {
+        if self.world.reading.load(Ordering::Relaxed) {
+            thread::sleep(Duration::from_millis(5));
+        }
         self.count += 1;
         let channel = match self.dice.next_u32() % 3 {
             0 => Channel::person(&self.world.peer),

@@ -269,7 +269,8 @@ proptest! {
 
     #[test]
     fn what_serde_refuses_is_refused(text in r#"[\[\]{}:,"\\a0-9e.+\- tn]{0,12}"#) {
-        let whole: Result<serde_json::Value, _> = serde_json::from_str(&text);
+        // Not a `Value`: that one refuses numbers which no float can hold.
+        let whole: Result<serde::de::IgnoredAny, _> = serde_json::from_str(&text);
         let first = scan::first_value(text.as_bytes());
         if whole.is_ok() {
             prop_assert_eq!(first, Ok(text.trim().as_bytes()));

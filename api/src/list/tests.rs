@@ -168,3 +168,40 @@ fn the_allow_list_is_read_as_objects() {
     let asked = r#"ReadList { channel: ChannelId { id: "g", kind: 2 }, list: Allow }"#;
     assert_eq!(fixture.last_asked(), (Target::Id("g".into()), asked.to_owned()));
 }
+
+#[test]
+fn a_request_names_no_more_uids_than_allowed() {
+    let fixture = Fixture::configured(
+        |_, _| Reply::Done,
+        |_, settings| {
+            settings.uids_per_request_max = 2;
+        },
+    );
+    let group = |list: &str, count: usize| {
+        let uids = vec![r#""u""#; count].join(",");
+        format!(r#"{{"channel_id":"g","channel_type":2,"{list}":[{uids}]}}"#)
+    };
+    for (route, list, what) in [
+        ("/channel", "subscribers", "subscriber"),
+        ("/channel/subscriber_add", "subscribers", "subscriber"),
+        ("/channel/subscriber_remove", "subscribers", "subscriber"),
+        ("/channel/blacklist_set", "uids", "uid"),
+        ("/channel/whitelist_add", "uids", "uid"),
+    ] {
+        assert_eq!(fixture.post(route, &group(list, 2)), fine(), "{route}");
+        let asked = fixture.asked().len();
+        let text = format!("more than 2 of {what} in one request");
+        assert_eq!(fixture.post(route, &group(list, 3)), err(&text), "{route}");
+        assert_eq!(fixture.asked().len(), asked, "nobody is asked");
+    }
+    let send = r#"{"from_uid":"a","payload":"aGk=","subscribers":["u1","u2","u3"]}"#;
+    let text = "more than 2 of subscribers in one request";
+    assert_eq!(fixture.post("/message/sendbatch", send), err(text));
+    let command = r#"{"header":{"sync_once":1},"payload":"aGk=","subscribers":["1","2","3"]}"#;
+    let text = "more than 2 of subscriber in one request";
+    assert_eq!(fixture.post("/message/send", command), err(text));
+    assert_eq!(
+        fixture.post("/user/onlinestatus", r#"["1","2","3"]"#),
+        err("more than 2 of uid in one request")
+    );
+}

@@ -38,6 +38,11 @@ fn our_names_have_a_series_per_shard() {
     assert!(
         page.contains("jindou_connections{shard=\"0\"} 3\njindou_connections{shard=\"1\"} 3\n")
     );
+    assert!(
+        page.contains("jindou_sends_total{shard=\"0\"} 10\njindou_sends_total{shard=\"1\"} 11\n")
+    );
+    assert!(page.contains("jindou_dedupe_cut_total{shard=\"0\"} 0\n"));
+    assert!(page.contains("# TYPE jindou_driver gauge\njindou_driver{kind=\"epoll\"} 1\n"));
     for name in ["go_goroutines", "process_open_fds", "process_cpu_seconds_total"] {
         assert!(page.lines().any(|line| line == format!("{name} 0")), "{name}");
     }

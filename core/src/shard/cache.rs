@@ -65,6 +65,14 @@ impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
         }
     }
 
+    /// How many wait for the value.
+    pub(crate) fn waiting_count(&self, key: &K) -> usize {
+        match self.entries.get(key) {
+            Some(Slotted::Loading(waiters)) => waiters.len(),
+            Some(Slotted::Ready { .. }) | None => 0,
+        }
+    }
+
     /// Puts a loaded value in and gives back who waited for it.
     pub(crate) fn put(&mut self, key: &K, value: V, size: usize) -> Vec<W> {
         self.size += size;

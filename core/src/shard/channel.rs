@@ -82,6 +82,11 @@ impl Channel {
         !self.gate.is_empty()
     }
 
+    /// How many sends wait at the gate.
+    pub(crate) fn gated_count(&self) -> usize {
+        self.gate.len()
+    }
+
     /// A send that must wait, or stands behind one that does.
     pub(crate) fn push_gated(&mut self, gated: Gated) {
         self.gate.push_back(gated);

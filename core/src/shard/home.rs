@@ -62,6 +62,10 @@ impl Shard {
         if info.ban {
             return self.send(conn.shard(), refuse(Code::Ban));
         }
+        let count = self.directory.get(&login.uid).map_or(0, Vec::len);
+        if count >= self.settings.sessions_per_user_max {
+            return self.send(conn.shard(), refuse(Code::RateLimit));
+        }
         let Login { uid, device_flag, device_id, .. } = *login;
         self.end_conflicting(&uid, device_flag, &device_id, level);
         self.directory.entry(uid).or_default().push(Presence { conn, device_flag, device_id });

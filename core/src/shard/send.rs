@@ -20,6 +20,10 @@ use crate::{
 
 /// Entries of one slot that may be under way when another is full (design.md §2.3).
 const FULL_PROPOSALS_MAX: usize = 4;
+/// Sends that may wait for one channel to be loaded, or at its gate; more are refused (15).
+const WAITING_SENDS_MAX: usize = 8_192;
+/// Messages on their way to recipients of this home; with more, sends are refused (15).
+const JOBS_MAX: usize = 65_536;
 
 enum Verdict {
     Now(Code),
@@ -34,6 +38,11 @@ impl Shard {
         if !self.leads(slot) || self.draining {
             self.refuse_send(&task, Code::SystemError);
             return;
+        }
+        let gated = self.channels.get(&channel_id).map_or(0, |channel| channel.gated_count());
+        if gated.max(self.channels.waiting_count(&channel_id)) >= WAITING_SENDS_MAX {
+            self.vars.shed += 1;
+            return self.refuse_send(&task, Code::SystemError);
         }
         let mut task = Some(task);
         let waiter = || {
@@ -232,7 +241,7 @@ impl Shard {
         };
         let size: usize = commands.iter().map(|(command, _)| command_size(command)).sum();
         let full = state.accumulated_size + size > size_max && state.accumulated_size > 0;
-        if full || store_is_behind {
+        if full || store_is_behind || self.jobs.len() > JOBS_MAX {
             self.vars.shed += 1;
             return Err(last_waiter(commands));
         }
@@ -306,6 +315,29 @@ impl Shard {
             self.answer(waiter, Outcome::Failed(Failure::NoLeader));
         }
         self.mark_dirty(slot);
+    }
+
+    /// This shard does not lead the slot any more: whoever waits is told, and may try again. What
+    /// is committed already is answered as such; proposals under way are unknown.
+    pub(super) fn resign(&mut self, slot: SlotId) {
+        let Some(state) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        state.leading = false;
+        state.sending.clear();
+        state.taken.clear();
+        state.accumulated_size = 0;
+        let mut waiters = std::mem::take(&mut state.accumulator).waiters;
+        for proposal in &mut state.proposals {
+            waiters.append(&mut proposal.batch.waiters);
+        }
+        let held = std::mem::take(&mut state.held);
+        for waiter in waiters {
+            self.answer(waiter, Outcome::Failed(Failure::NoLeader));
+        }
+        for (waiter, outcome) in held.into_values().flat_map(|held| held.answers) {
+            self.answer(waiter, outcome);
+        }
     }
 
     /// Tells whoever waits for a command what became of it.

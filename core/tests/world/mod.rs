@@ -210,21 +210,38 @@ impl World {
         *self = Self::on_store(settings, old.store, old.logs);
     }
 
+    /// Every slot's leadership is won or lost.
+    pub(crate) fn lead_all(&mut self, leading: bool) {
+        for slot in (0..self.settings.slot_count).map(SlotId) {
+            self.event(self.shard_of(slot), Event::Leading { slot, leading });
+        }
+        self.run();
+    }
+
     // ---- clients ----
 
     pub(crate) fn open(&mut self) -> Client {
+        self.open_from("127.0.0.1:9")
+    }
+
+    /// Opens a socket whose other end is there.
+    pub(crate) fn open_from(&mut self, peer: &str) -> Client {
         self.next_conn += 1;
         let shards = u32::try_from(self.shards.len()).unwrap();
         let shard = ShardId(u16::try_from(self.next_conn % shards).unwrap());
         let conn = ConnId::new(shard, self.next_conn, 1);
-        let peer = "127.0.0.1:9".parse().unwrap();
+        let peer = peer.parse().unwrap();
         self.event(shard.0.into(), Event::Opened { conn, port: Port::Tcp, peer });
         Client(conn)
     }
 
     pub(crate) fn say(&mut self, client: Client, object: &Value) {
+        self.say_bytes(client, object.to_string().as_bytes());
+    }
+
+    pub(crate) fn say_bytes(&mut self, client: Client, bytes: &[u8]) {
         let shard = usize::from(client.0.shard().0);
-        self.inboxes[shard].push_bytes(client.0, object.to_string().as_bytes());
+        self.inboxes[shard].push_bytes(client.0, bytes);
     }
 
     /// Connects and expects success.

@@ -8,8 +8,8 @@
 //! life   from append to purge. A purged entry is not removed: reads begin after the purge mark,
 //!        and the whole generation is cleared when nothing in it is above its group's mark.
 //!
-//! An index may stand in two generations when its group was idle and its entries were carried
-//! over; they are equal, and the later one counts.
+//! An index may stand in two generations when entries were carried over (`log_carried`); the later
+//! one counts.
 
 use crate::{codec::Cursor, error::StorageError};
 

@@ -10,6 +10,7 @@ pub(crate) mod dedupe;
 pub(crate) mod device;
 pub(crate) mod install;
 pub(crate) mod list;
+pub(crate) mod log_carried;
 pub(crate) mod log_entry;
 pub(crate) mod log_generation;
 pub(crate) mod log_meta;

@@ -55,6 +55,32 @@ impl GroupIndex {
         }
     }
 
+    /// Nothing is left of `first..=last`; what is before and behind stays.
+    pub(super) fn forget(&mut self, first: u64, last: u64) {
+        let before = |s: &Segment| first.checked_sub(1).map(|end| (s.first, s.last.min(end)));
+        let behind = |s: &Segment| last.checked_add(1).map(|start| (s.first.max(start), s.last));
+        self.segments =
+            self.segments
+                .iter()
+                .flat_map(|segment| {
+                    let parts = [before(segment), behind(segment)];
+                    parts.into_iter().flatten().filter(|(first, last)| first <= last).map(
+                        |(first, last)| Segment { first, last, generation: segment.generation },
+                    )
+                })
+                .collect();
+    }
+
+    /// Entries `first..=last` stand in a generation, and nowhere else; what is behind them stays.
+    pub(super) fn insert(&mut self, first: u64, last: u64, generation: u64) {
+        self.forget(first, last);
+        let first = first.max(self.mark.map_or(0, |mark| mark.saturating_add(1)));
+        if first <= last {
+            let place = self.segments.partition_point(|segment| segment.first < first);
+            self.segments.insert(place, Segment { first, last, generation });
+        }
+    }
+
     /// Nothing after `index` is left.
     pub(super) fn truncate(&mut self, index: Option<u64>) {
         let Some(index) = index else {
@@ -99,17 +125,17 @@ impl GroupIndex {
     }
 
     /// How many entries a generation holds that are still needed.
-    pub(super) fn live_count(&self, generation: u64) -> u64 {
-        self.segments
-            .iter()
-            .filter(|segment| segment.generation == generation)
-            .map(|segment| segment.last - segment.first + 1)
-            .sum()
+    #[cfg(test)]
+    fn live_count(&self, generation: u64) -> u64 {
+        let segments = self.segments.iter();
+        segments.filter(|s| s.generation == generation).map(Segment::count).sum()
     }
+}
 
-    /// Whether everything the group has lies in one generation.
-    pub(super) fn is_all_in(&self, generation: u64) -> bool {
-        self.segments.iter().all(|segment| segment.generation == generation)
+impl Segment {
+    /// How many entries it is.
+    pub(super) fn count(&self) -> u64 {
+        self.last - self.first + 1
     }
 }
 
@@ -125,6 +151,8 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Op {
         Add(u64, u64),
+        /// Everything of the generation that is so far from the youngest goes to a new one.
+        Carry(u64),
         Truncate(u64),
         Purge(u64),
     }
@@ -132,14 +160,15 @@ mod tests {
     fn any_op() -> impl Strategy<Value = Op> {
         prop_oneof![
             4 => (1u64..6, 0u64..3).prop_map(|(count, step)| Op::Add(count, step)),
+            2 => (1u64..5).prop_map(Op::Carry),
             1 => (0u64..40).prop_map(Op::Truncate),
             2 => (0u64..40).prop_map(Op::Purge),
         ]
     }
 
     proptest! {
-        /// Appends grow at the end, truncation cuts the end, purge the beginning; the model is a
-        /// map from index to generation.
+        /// Appends grow at the end, truncation cuts the end, purge the beginning, carrying moves
+        /// parts; the model is a map from index to generation.
         #[test]
         fn the_index_is_what_a_map_says(ops in prop::collection::vec(any_op(), 0..40)) {
             let mut index = GroupIndex::default();
@@ -152,6 +181,17 @@ mod tests {
                         index.add(next, next + count - 1, generation);
                         model.extend((next..next + count).map(|index| (index, generation)));
                         next += count;
+                    }
+                    Op::Carry(back) => {
+                        let old = generation.saturating_sub(back);
+                        generation += 1;
+                        for segment in index.segments().to_vec() {
+                            if segment.generation == old {
+                                index.insert(segment.first, segment.last, generation);
+                            }
+                        }
+                        let moved = model.values_mut().filter(|known| **known == old);
+                        moved.for_each(|known| *known = generation);
                     }
                     Op::Truncate(after) => {
                         let after = after.max(mark.unwrap_or(0));

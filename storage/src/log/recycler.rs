@@ -18,6 +18,8 @@ pub(super) enum Job {
 pub(super) struct Recycler {
     jobs: Option<flume::Sender<Job>>,
     cleared: flume::Receiver<fjall::Result<Keyspace>>,
+    /// Keyspaces that are being cleared.
+    pending: usize,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -37,18 +39,33 @@ impl Recycler {
                 let _ = outbox.send(result);
             }
         })?;
-        Ok(Self { jobs: Some(jobs), cleared, thread: Some(thread) })
+        Ok(Self { jobs: Some(jobs), cleared, pending: 0, thread: Some(thread) })
     }
 
-    pub(super) fn give(&self, job: Job) {
+    pub(super) fn give(&mut self, job: Job) {
+        self.pending += usize::from(matches!(job, Job::Clear(_)));
         if let Some(jobs) = &self.jobs {
             let _ = jobs.send(job);
         }
     }
 
+    /// How many keyspaces are being cleared.
+    pub(super) fn pending(&self) -> usize {
+        self.pending
+    }
+
     /// A keyspace that has become empty since the last call. An error is final.
-    pub(super) fn take(&self) -> fjall::Result<Option<Keyspace>> {
-        self.cleared.try_recv().ok().transpose()
+    pub(super) fn take(&mut self) -> fjall::Result<Option<Keyspace>> {
+        let cleared = self.cleared.try_recv().ok().transpose()?;
+        self.pending -= usize::from(cleared.is_some());
+        Ok(cleared)
+    }
+
+    /// Waits for the next keyspace to become empty.
+    pub(super) fn wait(&mut self) -> fjall::Result<Option<Keyspace>> {
+        let cleared = self.cleared.recv().ok().transpose()?;
+        self.pending -= usize::from(cleared.is_some());
+        Ok(cleared)
     }
 }
 

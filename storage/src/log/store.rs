@@ -12,25 +12,25 @@
 //! measured 86 ms at p99.9 with 1,024 entries in flight. So the log is a ring of keyspaces. Writes
 //! go to the youngest, which is never flushed; when it is full the next one begins. An older one
 //! of which everything is purged is cleared, which costs nothing per entry, and used again. Only
-//! when purging lags behind are old generations flushed, to bound the memory, and an idle group's
-//! few entries are carried over when they alone keep an old generation alive.
+//! when purging lags behind are old generations flushed, to bound the memory; and the few entries
+//! that keep an old generation alive are carried over to the youngest.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ops::{Bound, Range},
+    ops::Range,
 };
 
 use bytes::Bytes;
 use fjall::{
-    AbstractTree as _, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch,
-    PersistMode,
+    AbstractTree as _, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode,
     config::{CompressionPolicy, FilterPolicy},
 };
 
 use super::{
     LogOptions, LogState,
+    batch::{Batch, ENTRY_OVERHEAD},
     index::{GroupIndex, Segment},
-    lane::Touch,
+    recover,
     recycler::{Job, Recycler},
 };
 use crate::{
@@ -44,14 +44,16 @@ use crate::{
 
 /// With one worker fjall deadlocks: it is both reader and writer of its bounded channel.
 const WORKER_COUNT: usize = 2;
+/// Tables that are kept open: there are few, and connections need descriptors, too.
+const FILE_COUNT_MAX: usize = 64;
 /// Never reached: generations are flushed or cleared long before. Beyond it fjall would flush the
 /// youngest one.
 const JOURNAL_SIZE_MAX: u64 = 1 << 30;
 /// How many keyspaces a new log begins with: making one later holds all writers up.
 const KEYSPACE_COUNT_MIN: u64 = 3;
-/// What an entry costs beside its bytes, about, in memory and in the journal.
-const ENTRY_OVERHEAD: u64 = 64;
-/// With more generations than this, idle groups' entries are carried over from the oldest.
+/// With so many keyspaces being cleared, the next one is waited for instead of made.
+const CLEARING_COUNT_MAX: usize = 4;
+/// With more generations than this, what little is needed of one is carried over.
 const GENERATION_COUNT_CALM: usize = 3;
 
 pub(super) struct LogStore {
@@ -73,60 +75,20 @@ struct Generation {
     keyspace: Keyspace,
     size: u64,
     entry_count: u64,
+    /// What each group has put into it: entries and bytes. Not known of before a restart.
+    shares: BTreeMap<u16, (u64, u64)>,
     /// Not flushed, nor asked to be.
     in_memory: bool,
 }
 
-/// Writes that are committed together.
-pub(super) struct Batch {
-    rows: OwnedWriteBatch,
-    head: Keyspace,
-    order: u64,
-    size: u64,
-    meta: BTreeMap<(u16, What), Vec<u8>>,
-    purged: BTreeMap<u16, u64>,
-    appended: Vec<(u16, u64)>,
-    appended_groups: BTreeSet<u16>,
-    truncated: BTreeMap<u16, Option<u64>>,
-}
-
-impl Batch {
-    /// Whether the request may become part of this batch: it must not have to see what is in it,
-    /// and no key may be written twice, since rows of a batch have no order.
-    pub(super) fn admits(&self, touch: &Touch) -> bool {
-        match touch {
-            Touch::Nothing => true,
-            Touch::Append(group) => !self.truncated.contains_key(group),
-            Touch::Look(group) => {
-                !self.appended_groups.contains(group)
-                    && !self.truncated.contains_key(group)
-                    && !self.purged.contains_key(group)
-                    && !self.meta.contains_key(&(*group, What::Vote))
-            }
-        }
-    }
-
-    /// Whether there is nothing to commit. The first batch of a generation never is empty.
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.meta.is_empty()
-    }
-
-    pub(super) fn append(&mut self, group: u16, index: u64, entry: &[u8]) {
-        self.size += entry.len() as u64 + ENTRY_OVERHEAD;
-        self.appended.push((group, index));
-        self.appended_groups.insert(group);
-        let key = log_entry::key(group, index);
-        self.rows.insert(&self.head, key.as_slice(), entry);
-    }
-
-    pub(super) fn vote(&mut self, group: u16, vote: &[u8]) {
-        let value = log_meta::encode(vote);
-        self.meta.insert((group, What::Vote), value);
-    }
-
-    pub(super) fn committed(&mut self, group: u16, committed: &[u8]) {
-        let value = log_meta::encode(committed);
-        self.meta.insert((group, What::Committed), value);
+impl Generation {
+    /// About how many bytes a group's entries are.
+    fn size_of(&self, group: u16, segment: &Segment) -> u64 {
+        let (count, size) = match self.shares.get(&group) {
+            Some((count, size)) => (*count, *size),
+            None => (self.entry_count, self.size),
+        };
+        segment.count().saturating_mul(size / count.max(1))
     }
 }
 
@@ -140,6 +102,7 @@ impl LogStore {
             Database::builder(&options.path)
                 .worker_threads(WORKER_COUNT)
                 .cache_size(options.cache_size)
+                .max_cached_files(Some(FILE_COUNT_MAX))
                 .max_journaling_size(JOURNAL_SIZE_MAX)
                 .journal_compression(CompressionType::None)
                 .manual_journal_persist(true)
@@ -205,6 +168,7 @@ impl LogStore {
             let generation = Generation {
                 size: in_memory + keyspace.disk_space(),
                 entry_count: 0,
+                shares: BTreeMap::new(),
                 in_memory: in_memory > 0,
                 keyspace,
             };
@@ -227,26 +191,8 @@ impl LogStore {
             }
         }
         for (order, generation) in &mut self.generations {
-            let rows = |range: (Bound<log_entry::Key>, Bound<log_entry::Key>)| {
-                generation.keyspace.range(range)
-            };
-            let mut from = log_entry::key(0, 0);
-            let end = Bound::Included(log_entry::key(u16::MAX, u64::MAX));
-            while let Some(row) = rows((Bound::Included(from), end)).next() {
-                let (group, first) = log_entry::parse_key(&row.key().map_err(read_error)?)?;
-                let group_end = log_entry::key(group, u64::MAX);
-                let range = (Bound::Included(from), Bound::Included(group_end));
-                let last = match rows(range).next_back() {
-                    Some(row) => log_entry::parse_key(&row.key().map_err(read_error)?)?.1,
-                    None => first,
-                };
-                generation.entry_count += last - first + 1;
-                self.groups.entry(group).or_default().add(first, last, *order);
-                match group.checked_add(1) {
-                    Some(next) => from = log_entry::key(next, 0),
-                    None => break,
-                }
-            }
+            generation.entry_count =
+                recover::generation(&generation.keyspace, *order, &mut self.groups)?;
         }
         Ok(())
     }
@@ -270,22 +216,15 @@ impl LogStore {
     }
 
     fn empty_batch(&self, head: Keyspace, order: u64) -> Batch {
-        Batch {
-            rows: self.database.batch(),
-            head,
-            order,
-            size: 0,
-            meta: BTreeMap::new(),
-            purged: BTreeMap::new(),
-            appended: Vec::new(),
-            appended_groups: BTreeSet::new(),
-            truncated: BTreeMap::new(),
-        }
+        Batch::new(self.database.batch(), head, order)
     }
 
     fn begin_generation(&mut self) -> fjall::Result<Batch> {
         self.clear_dead();
         let order = self.generations.last_key_value().map_or(0, |(order, _)| order + 1);
+        if self.free.is_empty() && self.recycler.pending() >= CLEARING_COUNT_MAX {
+            self.free.extend(self.recycler.wait()?);
+        }
         let head = match self.free.pop() {
             Some(keyspace) => keyspace,
             None => self.make_keyspace()?,
@@ -296,7 +235,13 @@ impl LogStore {
         batch.meta = self.meta.clone();
         self.carry_over(&mut batch)?;
         self.bound_memory();
-        let generation = Generation { keyspace: head, size: 0, entry_count: 0, in_memory: true };
+        let generation = Generation {
+            keyspace: head,
+            size: 0,
+            entry_count: 0,
+            shares: BTreeMap::new(),
+            in_memory: true,
+        };
         self.generations.insert(order, generation);
         Ok(batch)
     }
@@ -317,30 +262,31 @@ impl LogStore {
         }
     }
 
-    /// Copies what the oldest generation still holds, if that is little and of idle groups. A
-    /// group with younger entries elsewhere will be purged past its old ones before long.
-    fn carry_over(&mut self, batch: &mut Batch) -> fjall::Result<()> {
+    /// Copies what an old generation still holds, if that is little, so that it can be cleared.
+    /// Without this a group with little traffic and a long tail would keep, with a few entries in
+    /// each, every generation that a busy group fills.
+    fn carry_over(&self, batch: &mut Batch) -> fjall::Result<()> {
         if self.generations.len() <= GENERATION_COUNT_CALM {
             return Ok(());
         }
-        let Some((&oldest, generation)) = self.generations.first_key_value() else {
+        let mut live: BTreeMap<u64, u64> = BTreeMap::new();
+        for (group, index) in &self.groups {
+            for segment in index.segments() {
+                let generation = self.generations.get(&segment.generation);
+                let size = generation.map_or(0, |generation| generation.size_of(*group, segment));
+                *live.entry(segment.generation).or_default() += size;
+            }
+        }
+        let sparse = live.into_iter().filter_map(|(order, live)| {
+            let generation = self.generations.get(&order)?;
+            (live <= self.generation_size_max / 4).then_some((live, order, generation))
+        });
+        let Some((_, order, generation)) = sparse.min_by_key(|(live, ..)| *live) else {
             return Ok(());
         };
-        let pinning = || self.groups.iter().filter(|(_, index)| index.live_count(oldest) > 0);
-        let live: u64 = pinning().map(|(_, index)| index.live_count(oldest)).sum();
-        let idle = pinning().all(|(_, index)| index.is_all_in(oldest));
-        if !idle || live > generation.entry_count / 4 {
-            return Ok(());
-        }
-        let carried: Vec<(u16, Segment)> = pinning()
-            .flat_map(|(group, index)| index.segments().iter().map(|segment| (*group, *segment)))
-            .collect();
-        for (group, segment) in carried {
-            for row in generation.keyspace.range(key_range(group, &segment)) {
-                let (key, value) = row.into_inner()?;
-                if let Ok((group, index)) = log_entry::parse_key(&key) {
-                    batch.append(group, index, &value);
-                }
+        for (group, index) in &self.groups {
+            for segment in index.segments().iter().filter(|s| s.generation == order) {
+                batch.carry(*group, *segment, &generation.keyspace)?;
             }
         }
         Ok(())
@@ -488,7 +434,16 @@ impl LogStore {
         rows.durability(Some(PersistMode::SyncData)).commit()?;
         if let Some(head) = self.generations.get_mut(&batch.order) {
             head.size += size;
-            head.entry_count += batch.appended.len() as u64;
+            for (group, (count, size)) in batch.shares {
+                let share = head.shares.entry(group).or_default();
+                *share = (share.0 + count, share.1 + size);
+                head.entry_count += count;
+            }
+        }
+        let carried = !batch.carried.is_empty();
+        for (group, segment) in batch.carried {
+            let known = self.groups.entry(group).or_default();
+            known.insert(segment.first, segment.last, batch.order);
         }
         for (group, index) in batch.truncated {
             self.groups.entry(group).or_default().truncate(index);
@@ -503,7 +458,7 @@ impl LogStore {
         for (group, index) in batch.purged {
             self.groups.entry(group).or_default().purge(index);
         }
-        if purged {
+        if purged || carried {
             self.clear_dead();
         }
         Ok(())
@@ -515,6 +470,6 @@ fn key_range(group: u16, part: &Segment) -> std::ops::RangeInclusive<log_entry::
     log_entry::key(group, part.first)..=log_entry::key(group, part.last)
 }
 
-fn read_error(e: fjall::Error) -> StorageError {
+pub(super) fn read_error(e: fjall::Error) -> StorageError {
     StorageError::Read(e.to_string().into())
 }

@@ -185,6 +185,33 @@ fn the_disk_holds_what_is_needed_and_little_more() {
     assert_eq!(load(&log, &client, 1).last, Some(5999));
 }
 
+/// A group with little traffic and a long tail has a few entries in every generation that a busy
+/// one fills.
+#[test]
+fn a_slow_group_does_not_keep_what_a_busy_one_has_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let client = Client::new();
+    let options = LogOptions {
+        generation_size_max: 500_000,
+        memory_size_max: 2_000_000,
+        ..LogOptions::new(dir.path().to_owned())
+    };
+    let log = LogLane::open(&options, no_failure()).unwrap();
+    for round in 0..1_500u64 {
+        append(&log, &client, 1, round * 5..round * 5 + 5, 20_000);
+        append(&log, &client, 2, round..round + 1, 50);
+        log.purge_to(1, round * 5, Bytes::new(), client.done());
+        client.settle();
+    }
+    assert_eq!(load(&log, &client, 2).tail, entries(0..1_500, 50));
+    drop(log);
+    let keyspaces = std::fs::read_dir(dir.path().join("keyspaces")).unwrap().count();
+    assert!(keyspaces < 16, "{keyspaces} keyspaces");
+    let log = LogLane::open(&options, no_failure()).unwrap();
+    assert_eq!(load(&log, &client, 2).tail, entries(0..1_500, 50));
+    assert_eq!(load(&log, &client, 1).tail, entries(7_496..7_500, 20_000));
+}
+
 fn disk_size(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt as _;
     std::fs::read_dir(path)

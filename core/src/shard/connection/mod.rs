@@ -14,7 +14,7 @@ mod submit;
 
 use std::{collections::VecDeque, net::SocketAddr, ops::Range};
 
-use super::{Shard, deliver::Unacked};
+use super::{Shard, unacked::UnackedQueue};
 use crate::{
     code::Code,
     effect::{Effect, Outbox, Port},
@@ -43,6 +43,8 @@ pub(crate) struct Link {
     pub(crate) conn: ConnId,
     transport: Transport,
     peer: SocketAddr,
+    /// The peer may still tell, once, for whom it speaks.
+    may_name_client: bool,
     opened_ms: i64,
     /// `Now::mono_ms` of the accept and of the last bytes.
     opened_mono_ms: u64,
@@ -95,7 +97,7 @@ pub(crate) struct Live {
     pub(crate) framing: Framing,
     pub(crate) cipher: Option<Cipher>,
     send_ban: bool,
-    pub(crate) unacked: VecDeque<Unacked>,
+    pub(crate) unacked: UnackedQueue,
     /// Ids of JSON-RPC sends that wait for their result.
     rpc_ids: VecDeque<(u64, String)>,
     next_rpc: u64,
@@ -159,6 +161,7 @@ impl Shard {
                 conn,
                 transport,
                 peer,
+                may_name_client: self.settings.trusted_proxies.contains(peer.ip()),
                 opened_ms: self.now.unix_ms,
                 opened_mono_ms: self.now.mono_ms,
                 active_mono_ms: self.now.mono_ms,
@@ -198,7 +201,9 @@ impl Shard {
             let flow = match incoming {
                 Ok(None) => break Flow::Next,
                 Ok(Some(Incoming::Peer(peer))) => {
-                    link.peer = peer;
+                    if std::mem::take(&mut link.may_name_client) {
+                        link.peer = peer;
+                    }
                     Flow::Next
                 }
                 Ok(Some(Incoming::Frame(frame))) => self.on_frame(link, frame),
@@ -244,7 +249,7 @@ impl Shard {
             }
             (Session::Live(live), Frame::Recvack(ack)) => {
                 if !ack.flags.no_persist {
-                    live.acknowledge(ack.message_id);
+                    live.unacked.acknowledge(ack.message_id);
                 }
                 Flow::Next
             }
@@ -284,7 +289,7 @@ impl Shard {
             }
             (Session::Live(live), RpcCall::Recvack(ack)) => {
                 if !ack.flags.no_persist {
-                    live.acknowledge(ack.message_id);
+                    live.unacked.acknowledge(ack.message_id);
                 }
                 Flow::Next
             }
