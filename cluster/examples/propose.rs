@@ -36,9 +36,9 @@ use jindou_cluster::{
     AsyncRuntime, CLUSTER_SLOT, Groups, NoPeers, Node, Options, Router, Runtime, Setup,
 };
 use jindou_core::{
-    effect::Event,
+    effect::{Committed, Event},
     id::{NodeId, ShardId, SlotId},
-    row::Persist,
+    row::{Persist, Row},
 };
 use jindou_storage::{
     Completion, LogStorage, MemoryLog, MemoryState, StateStorage, Storage, StorageOptions,
@@ -82,6 +82,18 @@ fn main() {
         };
         std::thread::spawn(run).join().unwrap();
         if let Some(storage) = storage {
+            storage.close();
+            drop(storage);
+            let start = Instant::now();
+            let storage = open(path.join("data"));
+            let lanes = (storage.log(), storage.state());
+            print!(
+                "{:>20} a restart: {:.0} ms for the storage",
+                "",
+                start.elapsed().as_secs_f64() * 1e3
+            );
+            let run = move || Runtime::new(1).block_on(Bench::run(lanes, 0, 0, Duration::ZERO));
+            std::thread::spawn(run).join().unwrap();
             storage.close();
         }
         let _ = std::fs::remove_dir_all(&path);
@@ -200,10 +212,15 @@ impl Bench {
             while let Some(event) = events.next().await {
                 match event {
                     Event::Committed { slot, log_id, body } => {
-                        state.persist(Persist { slot, applied: log_id, rows: Vec::new() }, &sender);
-                        if let jindou_core::effect::Committed::Entry(_) = body {
-                            shard.committed(slot);
-                        }
+                        let rows = match body {
+                            Committed::Membership(bytes) => vec![Row::Membership(bytes)],
+                            Committed::Blank => Vec::new(),
+                            Committed::Entry(_) => {
+                                shard.committed(slot);
+                                Vec::new()
+                            }
+                        };
+                        state.persist(Persist { slot, applied: log_id, rows }, &sender);
                         shard.groups.applied(slot, log_id);
                     }
                     Event::Leading { leading: true, .. } => led.set(led.get() + 1),
@@ -226,6 +243,11 @@ impl Bench {
         let idle = cpu(libc::CLOCK_PROCESS_CPUTIME_ID);
         Runtime::sleep(Duration::from_millis(500)).await;
         let idle = cpu(libc::CLOCK_PROCESS_CPUTIME_ID) - idle;
+        if in_flight == 0 {
+            println!(", {:.0} ms until 65 groups lead", opening.as_secs_f64() * 1e3);
+            groups.shutdown().await;
+            return;
+        }
         let from = Instant::now() + Duration::from_millis(500);
         bench.from.set(from);
         bench.to.set(from + length);

@@ -232,6 +232,13 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
         };
         let core = Rc::new(RefCell::new(LogCore::restore(stored)?));
         let membership = membership_of(opened.membership.as_deref())?;
+        // The first entry of every log is a membership.
+        if opened.rows.applied.is_some() && membership.log_id().is_none() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "entries are applied, but the membership is missing",
+            ));
+        }
         let rows = opened.rows.clone();
         let sink = inner.setup.sink.clone();
         let shared = Rc::new(Shared::new(id, inner.setup.node.0, sink, rows.applied));

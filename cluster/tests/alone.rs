@@ -16,12 +16,12 @@ use std::{
 
 use jindou_cluster::{AsyncRuntime, CLUSTER_SLOT, NoPeers, Options, Runtime};
 use jindou_core::{
-    id::SlotId,
+    id::{LogId, ShardId, SlotId},
     row::{Persist, Read},
 };
 use jindou_storage::{
     CompletionSender, Done, LogStorage, MemoryLog, MemoryState, Outcome, StateStorage,
-    StorageError, wait,
+    StorageError, completions, wait,
 };
 use support::{Meddle, SLOT, TestNode, Toy, entry, life, no_meddling, until};
 
@@ -327,6 +327,19 @@ fn the_log_is_purged_up_to_the_durable_state_and_a_restart_needs_no_more() {
         assert_eq!(summary(&node.toy(SLOT)), expected(0..1_500, 64));
         node.groups.propose(SLOT, 1_500, entry(1_500, 64));
         until("committed", || node.count(SLOT) == 1_501).await;
+    });
+}
+
+#[test]
+fn a_slot_without_a_membership_is_refused() {
+    life(async || {
+        let (log, state) = lanes();
+        let (sender, _receiver) = completions(ShardId(0), Arc::new(|| {}));
+        let applied = LogId { term: 1, node: 1, index: 5 };
+        state.persist(Persist { slot: SLOT, applied, rows: Vec::new() }, &sender);
+        let node = node(log, state);
+        let refused = node.groups.open(&[SLOT]).await.unwrap_err();
+        assert!(refused.to_string().contains("membership is missing"), "{refused}");
     });
 }
 
