@@ -15,7 +15,7 @@ use crate::{
 };
 
 body! {
-    /// POST /channel, /channel/info and /channel/delete; the latter two look at less.
+    /// POST /channel.
     ChannelBody {
         channel_id: String,
         channel_type: u8,

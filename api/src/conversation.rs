@@ -258,6 +258,10 @@ fn last_seqs(uid: &str, text: &str) -> BTreeMap<ChannelId, u64> {
 }
 
 /// What the channels have above their bounds for the user, in the order of the question.
+///
+/// A shard's answer has a bound in bytes and leaves out what lies beyond it. A channel that has
+/// something and shows nothing is asked again for its newest message, so that no conversation is
+/// missing from a list because others are large.
 async fn digests<N: Node>(
     api: &Api<N>,
     uid: &Name,
@@ -267,11 +271,43 @@ async fn digests<N: Node>(
     let fair_share = RECENT_TOTAL_MAX / queries.len().max(1);
     let count_max = recent_count.min(RECENT_COUNT_MAX).min(fair_share.max(1));
     let mut digests: Vec<Digest> = queries.iter().map(|_| Digest::default()).collect();
+    let mut wanted: Vec<usize> = (0..queries.len()).collect();
+    let mut count_max_now = count_max;
+    while !wanted.is_empty() {
+        let asked = wanted.len();
+        ask_digests(api, uid, &queries, wanted, count_max_now, &mut digests).await?;
+        wanted = queries
+            .iter()
+            .zip(&digests)
+            .enumerate()
+            .filter(|(_, ((_, after), digest))| {
+                digest.recents.is_empty() && digest.last_seq > *after
+            })
+            .map(|(place, _)| place)
+            .collect();
+        if count_max_now == 1 && wanted.len() >= asked {
+            return Err(Refusal::Rule(NO_RECENTS));
+        }
+        count_max_now = 1;
+    }
+    Ok(digests)
+}
+
+/// Asks each shard once for the queries at these places.
+async fn ask_digests<N: Node>(
+    api: &Api<N>,
+    uid: &Name,
+    queries: &[(ChannelId, u64)],
+    wanted: Vec<usize>,
+    count_max: usize,
+    digests: &mut [Digest],
+) -> Result<(), Refusal> {
     let mut by_shard: BTreeMap<ShardId, (Vec<usize>, Vec<DigestQuery>)> = BTreeMap::new();
-    for (place, (channel, after)) in queries.into_iter().enumerate() {
+    for place in wanted {
+        let Some((channel, after)) = queries.get(place) else { continue };
         let (places, items) = by_shard.entry(api.node.shard_of(&channel.id)).or_default();
         places.push(place);
-        items.push(DigestQuery { channel, after, count_max });
+        items.push(DigestQuery { channel: channel.clone(), after: *after, count_max });
     }
     let asked = by_shard.into_iter().map(|(shard, (places, items))| async move {
         let count = items.len();
@@ -280,17 +316,19 @@ async fn digests<N: Node>(
         (places, count, reply)
     });
     for (places, count, reply) in join_all(asked).await {
-        let of_shard = match reply {
-            Reply::Digests(of_shard) if of_shard.len() == count => of_shard,
-            reply => return Err(Refusal::by(&reply, NO_RECENTS)),
+        let Reply::Digests(of_shard) = reply else {
+            return Err(Refusal::by(&reply, NO_RECENTS));
         };
+        if of_shard.len() != count {
+            return Err(Refusal::Confused);
+        }
         for (place, digest) in places.into_iter().zip(of_shard) {
-            if let Some(slot) = digests.get_mut(place) {
-                *slot = digest;
+            if let Some(kept) = digests.get_mut(place) {
+                *kept = digest;
             }
         }
     }
-    Ok(digests)
+    Ok(())
 }
 
 body! {

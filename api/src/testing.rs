@@ -1,6 +1,12 @@
 //! A node that answers from a script, and short ways to call the API and look at its answers.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::type_complexity,
+    reason = "tests"
+)]
 
 use std::{cell::RefCell, collections::VecDeque, rc::Rc};
 

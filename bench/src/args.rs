@@ -10,12 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Put load on a server and measure it.
 #[derive(Debug, Parser)]
-#[command(
-    name = "jindou bench",
-    bin_name = "jindou bench",
-    version,
-    args_override_self = true
-)]
+#[command(name = "jindou bench", bin_name = "jindou bench", version, args_override_self = true)]
 pub(crate) struct Bench {
     /// What to do.
     #[command(subcommand)]
@@ -250,9 +245,7 @@ impl FromStr for Target {
             "tcp" => false,
             "ws" => true,
             other => {
-                return Err(format!(
-                    "{other}:// is not spoken here; wanted tcp:// or ws://"
-                ));
+                return Err(format!("{other}:// is not spoken here; wanted tcp:// or ws://"));
             }
         };
         let (authority, path) = match rest.split_once('/') {
@@ -263,11 +256,7 @@ impl FromStr for Target {
         if host.is_empty() || port.parse::<u16>().is_err() {
             return Err("wanted HOST:PORT".to_owned());
         }
-        Ok(Target {
-            ws,
-            authority: authority.to_owned(),
-            path,
-        })
+        Ok(Target { ws, authority: authority.to_owned(), path })
     }
 }
 
@@ -288,10 +277,7 @@ impl FromStr for Cpus {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Cpus, String> {
-        let number = |text: &str| {
-            text.parse::<usize>()
-                .map_err(|_| "wanted 1 or 0,2-3".to_owned())
-        };
+        let number = |text: &str| text.parse::<usize>().map_err(|_| "wanted 1 or 0,2-3".to_owned());
         let mut cpus = Vec::new();
         for part in text.split(',') {
             match part.split_once('-') {
@@ -299,11 +285,7 @@ impl FromStr for Cpus {
                 Some((first, last)) => cpus.extend(number(first)?..=number(last)?.min(4095)),
             }
         }
-        if cpus.is_empty() {
-            Err("no processor".to_owned())
-        } else {
-            Ok(Cpus(cpus))
-        }
+        if cpus.is_empty() { Err("no processor".to_owned()) } else { Ok(Cpus(cpus)) }
     }
 }
 
@@ -314,13 +296,9 @@ pub(crate) fn parse(args: impl Iterator<Item = OsString>) -> Bench {
 
 /// `500ms`, `10s`, `2m`, `1h`, or seconds.
 fn duration(text: &str) -> Result<Duration, String> {
-    let cut = text
-        .find(|c: char| c.is_ascii_alphabetic())
-        .unwrap_or(text.len());
+    let cut = text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len());
     let (number, unit) = text.split_at(cut);
-    let number: f64 = number
-        .parse()
-        .map_err(|_| "wanted 500ms, 10s, 2m, 1h".to_owned())?;
+    let number: f64 = number.parse().map_err(|_| "wanted 500ms, 10s, 2m, 1h".to_owned())?;
     let unit = match unit {
         "ms" => 0.001,
         "" | "s" => 1.0,
@@ -373,25 +351,13 @@ mod tests {
     fn a_full_line_is_understood() {
         let line = "send --target ws://h:5200/x -n 1_000 -k 1 --size 256 --rate 5000 --arrivals poisson \
                     --warmup 500ms --duration 2m --pid 7 --pid 8 --pin 0,2-3 --seed 9 --json out.json";
-        let Workload::Send(args) = parse(line).unwrap().workload else {
-            panic!()
-        };
+        let Workload::Send(args) = parse(line).unwrap().workload else { panic!() };
         assert_eq!(
             args.common.target,
-            Target {
-                ws: true,
-                authority: "h:5200".to_owned(),
-                path: "/x".to_owned()
-            }
+            Target { ws: true, authority: "h:5200".to_owned(), path: "/x".to_owned() }
         );
-        assert_eq!(
-            (args.connections, args.in_flight, args.load.size),
-            (1000, 1, 256)
-        );
-        assert_eq!(
-            (args.load.rate, args.load.arrivals),
-            (Some(5000.0), Arrivals::Poisson)
-        );
+        assert_eq!((args.connections, args.in_flight, args.load.size), (1000, 1, 256));
+        assert_eq!((args.load.rate, args.load.arrivals), (Some(5000.0), Arrivals::Poisson));
         assert_eq!(args.load.warmup, Duration::from_millis(500));
         assert_eq!(args.load.duration, Duration::from_secs(120));
         assert_eq!(args.common.pid, [7, 8]);
@@ -400,9 +366,7 @@ mod tests {
 
     #[test]
     fn defaults_and_mistakes() {
-        let Workload::Fanout(args) = parse("fanout").unwrap().workload else {
-            panic!()
-        };
+        let Workload::Fanout(args) = parse("fanout").unwrap().workload else { panic!() };
         assert_eq!((args.members, args.senders, args.in_flight), (1000, 1, 1));
         assert_eq!(args.common.target.to_string(), "tcp://127.0.0.1:5100");
         for line in [

@@ -82,9 +82,7 @@ impl Chat {
         let senders = layout.senders;
         Ok(Chat {
             run: format!("{run:016x}"),
-            ledgers: (0..senders)
-                .map(|_| Ledger::new(layout.receivers))
-                .collect(),
+            ledgers: (0..senders).map(|_| Ledger::new(layout.receivers)).collect(),
             in_flight: vec![0; senders],
             ready: (0..senders).collect(),
             is_ready: vec![true; senders],
@@ -153,10 +151,9 @@ impl Chat {
         let Some(client) = engine.client(sender).filter(|_| self.left > 0) else {
             return false;
         };
-        let (Some(ledger), Some(channel)) = (
-            self.ledgers.get_mut(sender),
-            self.layout.channels.get(sender),
-        ) else {
+        let (Some(ledger), Some(channel)) =
+            (self.ledgers.get_mut(sender), self.layout.channels.get(sender))
+        else {
             return false;
         };
         let seq = ledger.open(intended);
@@ -208,9 +205,7 @@ impl Chat {
         for ledger in &self.ledgers {
             for intended in ledger.unanswered() {
                 if (self.window.0..self.window.1).contains(&intended) {
-                    self.counts
-                        .ack_latency
-                        .record(self.now.saturating_sub(intended));
+                    self.counts.ack_latency.record(self.now.saturating_sub(intended));
                 }
             }
             let rest = ledger.rest();
@@ -262,9 +257,7 @@ impl Sink for Chat {
             self.counts.acked += 1;
             self.counts.window_acked += u64::from(self.measuring);
             if self.in_window(intended) {
-                self.counts
-                    .ack_latency
-                    .record(self.now.saturating_sub(intended));
+                self.counts.ack_latency.record(self.now.saturating_sub(intended));
             }
         } else {
             *self.counts.refused.entry(reason).or_default() += 1;
@@ -284,11 +277,7 @@ impl Sink for Chat {
             self.counts.misdelivered += 1;
             return;
         }
-        let receiver = if self.layout.receivers == 1 {
-            0
-        } else {
-            u32::try_from(at).unwrap_or(0)
-        };
+        let receiver = if self.layout.receivers == 1 { 0 } else { u32::try_from(at).unwrap_or(0) };
         let Some(ledger) = self.ledgers.get_mut(sender) else {
             return;
         };
@@ -297,9 +286,7 @@ impl Sink for Chat {
                 self.counts.delivered += 1;
                 self.counts.window_delivered += u64::from(self.measuring);
                 if self.in_window(intended) {
-                    self.counts
-                        .recv_latency
-                        .record(self.now.saturating_sub(intended));
+                    self.counts.recv_latency.record(self.now.saturating_sub(intended));
                 }
                 if let Some(seen) = self.seen.get_mut(at) {
                     self.counts.disordered += u64::from(message_seq <= *seen);
@@ -322,11 +309,7 @@ fn write_no(out: &mut [u8; 32], run: &str, sender: usize, seq: u32) {
     let value = (u64::try_from(sender & 0xffff_ffff).unwrap_or(0) << 32) | u64::from(seq);
     for (place, digit) in tail.iter_mut().zip((0..16).rev()) {
         let nibble = u8::try_from((value >> (4 * digit)) & 0xf).unwrap_or(0);
-        *place = if nibble < 10 {
-            b'0' + nibble
-        } else {
-            b'a' - 10 + nibble
-        };
+        *place = if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble };
     }
 }
 
@@ -351,13 +334,7 @@ mod tests {
     fn pair(pace: Pace) -> Chat {
         let uids = vec!["a".to_owned(), "b".to_owned()];
         let channels = vec!["b".to_owned(), "a".to_owned()];
-        let layout = Layout {
-            uids,
-            senders: 2,
-            channels,
-            channel_type: 1,
-            receivers: 1,
-        };
+        let layout = Layout { uids, senders: 2, channels, channel_type: 1, receivers: 1 };
         Chat::new(layout, pace, 0xfeed, (1_000, 2_000), u64::MAX).unwrap()
     }
 
@@ -371,29 +348,17 @@ mod tests {
     fn message_numbers_read_back() {
         let run = format!("{:016x}", 0xfeed);
         assert_eq!(no(70_000, 9), "000000000000feed0001117000000009");
-        assert_eq!(
-            read_no(&no(70_000, u32::MAX), &run),
-            Some((70_000, u32::MAX))
-        );
-        for other in [
-            "",
-            "x",
-            "000000000000feee0001117000000009",
-            "000000000000feed00011170000000zz",
-        ] {
+        assert_eq!(read_no(&no(70_000, u32::MAX), &run), Some((70_000, u32::MAX)));
+        for other in
+            ["", "x", "000000000000feee0001117000000009", "000000000000feed00011170000000zz"]
+        {
             assert_eq!(read_no(other, &run), None);
         }
     }
 
     #[test]
     fn latency_counts_from_the_intended_moment_and_only_within_the_window() {
-        let mut chat = pair(Pace::Open(Schedule::new(
-            0,
-            3_000,
-            1e9,
-            Arrivals::Uniform,
-            1,
-        )));
+        let mut chat = pair(Pace::Open(Schedule::new(0, 3_000, 1e9, Arrivals::Uniform, 1)));
         for intended in [500, 1_000, 1_999, 2_000] {
             chat.ledgers.first_mut().unwrap().open(intended);
         }
@@ -404,10 +369,7 @@ mod tests {
             chat.recv(1, &no(0, seq), seq);
         }
         let acks = chat.counts.ack_latency.summary();
-        assert_eq!(
-            (acks.count, chat.counts.recv_latency.summary().count),
-            (2, 2)
-        );
+        assert_eq!((acks.count, chat.counts.recv_latency.summary().count), (2, 2));
         assert!(acks.max.abs_diff(999_000) < 1_000, "{acks:?}");
         assert_eq!((chat.counts.acked, chat.counts.window_acked), (4, 0));
         assert_eq!(chat.pending(), 0);
@@ -415,10 +377,7 @@ mod tests {
 
     #[test]
     fn what_goes_wrong_is_told_apart() {
-        let mut chat = pair(Pace::Closed {
-            in_flight: vec![8, 8],
-            until: Until::Delivered,
-        });
+        let mut chat = pair(Pace::Closed { in_flight: vec![8, 8], until: Until::Delivered });
         for _ in 0..5 {
             chat.ledgers.first_mut().unwrap().open(0);
         }
@@ -436,23 +395,13 @@ mod tests {
         assert_eq!((counts.disordered, counts.duplicates), (1, 2));
         assert_eq!((counts.misdelivered, counts.foreign), (1, 2));
         assert_eq!(counts.refused, BTreeMap::from([(15, 1)]));
-        assert_eq!(
-            counts.rest,
-            Rest {
-                undelivered: 1,
-                unanswered: 3,
-                phantoms: 1
-            }
-        );
+        assert_eq!(counts.rest, Rest { undelivered: 1, unanswered: 3, phantoms: 1 });
     }
 
     #[test]
     fn a_message_is_in_flight_until_acked_or_until_delivered() {
         for (until, after_ack) in [(Until::Ack, 1), (Until::Delivered, 0)] {
-            let mut chat = pair(Pace::Closed {
-                in_flight: vec![1, 1],
-                until,
-            });
+            let mut chat = pair(Pace::Closed { in_flight: vec![1, 1], until });
             chat.ready.clear();
             chat.is_ready.fill(false);
             chat.ledgers.first_mut().unwrap().open(0);

@@ -103,11 +103,7 @@ struct Talk {
 impl Client {
     /// A client whose socket has just been opened; its output holds its first bytes.
     pub(crate) fn new(at: usize, uid: &str, profile: &Profile) -> Client {
-        let transport = if profile.ws {
-            Transport::Ws
-        } else {
-            Transport::Tcp
-        };
+        let transport = if profile.ws { Transport::Ws } else { Transport::Tcp };
         // Sixteen bytes in base64; the server only hashes them.
         let key = format!("{at:022}==");
         let mut inbound = Inbound::client(transport, profile.rpc, &key);
@@ -174,26 +170,16 @@ impl Client {
         let talk = &mut self.talk;
         let sealed = std::mem::take(&mut talk.sealed);
         let mut send = Send {
-            flags: Flags {
-                red_dot: true,
-                ..Flags::default()
-            },
+            flags: Flags { red_dot: true, ..Flags::default() },
             client_seq,
             client_msg_no,
             channel_id,
             channel_type,
-            payload: if talk.cipher.is_some() {
-                &sealed
-            } else {
-                &profile.payload
-            },
+            payload: if talk.cipher.is_some() { &sealed } else { &profile.payload },
             ..Send::default()
         };
         let key = talk.cipher.map(|cipher| cipher.send_key(&send));
-        send.msg_key = key
-            .as_ref()
-            .and_then(|key| str::from_utf8(key).ok())
-            .unwrap_or("");
+        send.msg_key = key.as_ref().and_then(|key| str::from_utf8(key).ok()).unwrap_or("");
         talk.packet(profile, |out| match profile.rpc {
             true => jsonrpc::encode_send(out, decimal(client_seq, &mut [0; 10]), &send),
             false => put(out, &Frame::Send(send), profile),
@@ -262,15 +248,8 @@ impl Talk {
         }
         let start = message_start(&mut self.out);
         write(&mut self.out);
-        self.mask = self
-            .mask
-            .wrapping_mul(747_796_405)
-            .wrapping_add(2_891_336_453);
-        let opcode = if profile.rpc {
-            Opcode::Text
-        } else {
-            Opcode::Binary
-        };
+        self.mask = self.mask.wrapping_mul(747_796_405).wrapping_add(2_891_336_453);
+        let opcode = if profile.rpc { Opcode::Text } else { Opcode::Binary };
         message_end_masked(&mut self.out, start, opcode, self.mask.to_ne_bytes());
     }
 
@@ -312,9 +291,7 @@ impl Talk {
             | Frame::Recvack(_)
             | Frame::Ping
             | Frame::Sub(_) => {
-                return Err(Closed::Protocol(
-                    "the server sent a client's frame".to_owned(),
-                ));
+                return Err(Closed::Protocol("the server sent a client's frame".to_owned()));
             }
         }
         Ok(())
@@ -323,9 +300,8 @@ impl Talk {
     fn agree(&mut self, server_key: &str, salt: &str, profile: &Profile) -> Result<(), Closed> {
         let key = profile.keys.get(self.at % profile.keys.len().max(1));
         let Some(key) = key else { return Ok(()) };
-        let cipher = key
-            .agree(server_key, salt)
-            .map_err(|error| Closed::Protocol(error.to_string()))?;
+        let cipher =
+            key.agree(server_key, salt).map_err(|error| Closed::Protocol(error.to_string()))?;
         self.sealed.clear();
         cipher.seal(&profile.payload, &mut self.sealed);
         self.cipher = Some(cipher);
@@ -400,10 +376,7 @@ impl Talk {
             self.tally.verified += 1;
             // The payload's base64 ends a send request, and so is at hand without a codec of our own.
             let mut want = Vec::new();
-            let send = Send {
-                payload: &profile.payload,
-                ..Send::default()
-            };
+            let send = Send { payload: &profile.payload, ..Send::default() };
             jsonrpc::encode_send(&mut want, "", &send);
             let got = format!(":\"{}\"}}}}", recv.payload.as_deref().unwrap_or(""));
             self.tally.wrong += u64::from(!want.ends_with(got.as_bytes()));
@@ -426,9 +399,7 @@ fn read<'a, T: serde::Deserialize<'a>>(raw: Option<&'a RawValue>) -> Result<T, C
 fn reason(raw: Option<&RawValue>) -> u8 {
     let value: serde_json::Value = read(raw).unwrap_or_default();
     let code = value.get("reasonCode").or_else(|| value.get("code"));
-    code.and_then(serde_json::Value::as_u64)
-        .and_then(|n| u8::try_from(n).ok())
-        .unwrap_or(0)
+    code.and_then(serde_json::Value::as_u64).and_then(|n| u8::try_from(n).ok()).unwrap_or(0)
 }
 
 /// `n` in decimal, in `buffer`.

@@ -80,8 +80,7 @@ impl<'a> Engine<'a> {
         let timer =
             TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK).context("timerfd")?;
         let fd = timer.as_fd().as_raw_fd();
-        poll.registry()
-            .register(&mut SourceFd(&fd), TIMER, Interest::READABLE)?;
+        poll.registry().register(&mut SourceFd(&fd), TIMER, Interest::READABLE)?;
         Ok(Engine {
             profile,
             peer,
@@ -96,11 +95,7 @@ impl<'a> Engine<'a> {
             again: Vec::new(),
             gone: Vec::new(),
             tally: Tally::default(),
-            ping: Pinger {
-                every: ping,
-                next: 0,
-                last: Instant::now(),
-            },
+            ping: Pinger { every: ping, next: 0, last: Instant::now() },
         })
     }
 
@@ -111,10 +106,7 @@ impl<'a> Engine<'a> {
 
     /// The client with that number, if it is connected.
     pub(crate) fn client(&mut self, at: usize) -> Option<&mut Client> {
-        self.conns
-            .get_mut(at)?
-            .as_mut()
-            .map(|conn| &mut conn.client)
+        self.conns.get_mut(at)?.as_mut().map(|conn| &mut conn.client)
     }
 
     /// Unwritten bytes of a client.
@@ -142,19 +134,12 @@ impl<'a> Engine<'a> {
 
     /// What all clients have counted so far.
     pub(crate) fn tally(&self) -> Tally {
-        self.conns
-            .iter()
-            .flatten()
-            .fold(self.tally, |sum, conn| add(sum, conn.client.tally()))
+        self.conns.iter().flatten().fold(self.tally, |sum, conn| add(sum, conn.client.tally()))
     }
 
     /// Clients whose connection stands.
     pub(crate) fn live(&self) -> usize {
-        self.conns
-            .iter()
-            .flatten()
-            .filter(|conn| conn.client.is_live())
-            .count()
+        self.conns.iter().flatten().filter(|conn| conn.client.is_live()).count()
     }
 
     /// Opens a connection for each uid, so many at a time, until each has its CONNACK.
@@ -165,11 +150,7 @@ impl<'a> Engine<'a> {
         tries_max: u32,
     ) -> anyhow::Result<Dialled> {
         let began = Instant::now();
-        let mut dialled = Dialled {
-            took: Duration::ZERO,
-            latency: Latency::new()?,
-            again: 0,
-        };
+        let mut dialled = Dialled { took: Duration::ZERO, latency: Latency::new()?, again: 0 };
         // (number, when, which try)
         let mut under_way: Vec<(usize, Instant, u32)> = Vec::with_capacity(at_a_time);
         let mut again: Vec<(usize, u32)> = Vec::new();
@@ -198,10 +179,7 @@ impl<'a> Engine<'a> {
             }
             if swept.elapsed() > Duration::from_millis(200) {
                 swept = Instant::now();
-                for dial in under_way
-                    .iter()
-                    .filter(|dial| dial.1.elapsed() > DIAL_TIME_MAX)
-                {
+                for dial in under_way.iter().filter(|dial| dial.1.elapsed() > DIAL_TIME_MAX) {
                     self.gone.push((dial.0, Closed::Slow));
                 }
             }
@@ -276,11 +254,7 @@ impl<'a> Engine<'a> {
         wait: Option<Duration>,
         sink: &mut impl Sink,
     ) -> anyhow::Result<()> {
-        let wait = if self.again.is_empty() {
-            self.arm(wait)?
-        } else {
-            Some(Duration::ZERO)
-        };
+        let wait = if self.again.is_empty() { self.arm(wait)? } else { Some(Duration::ZERO) };
         let Some(mut events) = self.events.take() else {
             return Ok(());
         };
@@ -466,11 +440,7 @@ impl Sink for Up {
 }
 
 fn add(a: Tally, b: Tally) -> Tally {
-    Tally {
-        verified: a.verified + b.verified,
-        wrong: a.wrong + b.wrong,
-        pongs: a.pongs + b.pongs,
-    }
+    Tally { verified: a.verified + b.verified, wrong: a.wrong + b.wrong, pongs: a.pongs + b.pongs }
 }
 
 pub(crate) fn nanos(duration: Duration) -> u64 {

@@ -42,32 +42,18 @@ impl<'a> Api<'a> {
     }
 
     fn ask(&self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, String)> {
-        let rest = self
-            .base
-            .strip_prefix("http://")
-            .unwrap_or(self.base)
-            .trim_end_matches('/');
+        let rest = self.base.strip_prefix("http://").unwrap_or(self.base).trim_end_matches('/');
         let (authority, root) = match rest.split_once('/') {
             Some((authority, root)) => (authority, format!("/{root}")),
             None => (rest, String::new()),
         };
-        let host = if authority.contains(':') {
-            authority.to_owned()
-        } else {
-            format!("{authority}:80")
-        };
-        let peer = host
-            .to_socket_addrs()
-            .context("resolve")?
-            .next()
-            .context("no address")?;
+        let host =
+            if authority.contains(':') { authority.to_owned() } else { format!("{authority}:80") };
+        let peer = host.to_socket_addrs().context("resolve")?.next().context("no address")?;
         let mut socket = TcpStream::connect_timeout(&peer, Duration::from_secs(5))
             .with_context(|| format!("connect to {host}"))?;
         socket.set_read_timeout(Some(Duration::from_secs(60)))?;
-        let token = self
-            .token
-            .map(|token| format!("token: {token}\r\n"))
-            .unwrap_or_default();
+        let token = self.token.map(|token| format!("token: {token}\r\n")).unwrap_or_default();
         let request = format!(
             "{method} {root}{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\
              Content-Type: application/json\r\n{token}Content-Length: {}\r\n\r\n{body}",
@@ -84,10 +70,7 @@ impl<'a> Api<'a> {
 fn parse(answer: &[u8]) -> anyhow::Result<(u16, String)> {
     let text = String::from_utf8_lossy(answer);
     let (head, body) = text.split_once("\r\n\r\n").context("no HTTP answer")?;
-    let status = head
-        .split_whitespace()
-        .nth(1)
-        .and_then(|status| status.parse().ok());
+    let status = head.split_whitespace().nth(1).and_then(|status| status.parse().ok());
     Ok((status.context("no HTTP status")?, body.to_owned()))
 }
 

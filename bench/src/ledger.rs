@@ -59,18 +59,12 @@ pub(crate) struct Rest {
 
 impl Ledger {
     pub(crate) fn new(receivers: u32) -> Ledger {
-        Ledger {
-            receivers,
-            first: 1,
-            entries: VecDeque::new(),
-        }
+        Ledger { receivers, first: 1, entries: VecDeque::new() }
     }
 
     /// Enters the next message and gives its client seq.
     pub(crate) fn open(&mut self, intended: u64) -> u32 {
-        let seq = self
-            .first
-            .wrapping_add(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
+        let seq = self.first.wrapping_add(u32::try_from(self.entries.len()).unwrap_or(u32::MAX));
         self.entries.push_back(Entry {
             intended,
             answer: Answer::None,
@@ -88,11 +82,7 @@ impl Ledger {
         if entry.answer != Answer::None {
             return Outcome::Again;
         }
-        entry.answer = if stored {
-            Answer::Stored
-        } else {
-            Answer::Refused
-        };
+        entry.answer = if stored { Answer::Stored } else { Answer::Refused };
         let complete = !stored || entry.missing == 0;
         let intended = entry.intended;
         self.settle();
@@ -126,10 +116,7 @@ impl Ledger {
 
     /// Moments of the messages that were never answered.
     pub(crate) fn unanswered(&self) -> impl Iterator<Item = u64> {
-        self.entries
-            .iter()
-            .filter(|e| e.answer == Answer::None)
-            .map(|e| e.intended)
+        self.entries.iter().filter(|e| e.answer == Answer::None).map(|e| e.intended)
     }
 
     /// What is left. Phantoms that were settled already are not in it; [`Outcome`] told of them.
@@ -152,11 +139,7 @@ impl Ledger {
     }
 
     fn settled(&self, seq: u32) -> Outcome {
-        if seq >= 1 && seq < self.first {
-            Outcome::Again
-        } else {
-            Outcome::Unknown
-        }
+        if seq >= 1 && seq < self.first { Outcome::Again } else { Outcome::Unknown }
     }
 
     /// Lets go of what is stored and delivered. Refused entries stay as long as something before them
@@ -215,40 +198,16 @@ mod tests {
     fn a_message_is_complete_when_answered_and_with_everybody() {
         let mut ledger = Ledger::new(2);
         assert_eq!((ledger.open(10), ledger.open(20)), (1, 2));
-        assert_eq!(
-            ledger.deliver(1, 0),
-            Outcome::First {
-                intended: 10,
-                complete: false
-            }
-        );
+        assert_eq!(ledger.deliver(1, 0), Outcome::First { intended: 10, complete: false });
         assert_eq!(ledger.deliver(1, 0), Outcome::Again);
-        assert_eq!(
-            ledger.answer(1, true),
-            Outcome::First {
-                intended: 10,
-                complete: false
-            }
-        );
+        assert_eq!(ledger.answer(1, true), Outcome::First { intended: 10, complete: false });
         assert_eq!(ledger.answer(1, true), Outcome::Again);
         assert_eq!(ledger.pending(), 2);
-        assert_eq!(
-            ledger.deliver(1, 1),
-            Outcome::First {
-                intended: 10,
-                complete: true
-            }
-        );
+        assert_eq!(ledger.deliver(1, 1), Outcome::First { intended: 10, complete: true });
         assert_eq!(ledger.deliver(1, 1), Outcome::Again);
         assert_eq!(ledger.deliver(3, 0), Outcome::Unknown);
         assert_eq!(ledger.deliver(0, 0), Outcome::Unknown);
-        assert_eq!(
-            ledger.rest(),
-            Rest {
-                unanswered: 1,
-                ..Rest::default()
-            }
-        );
+        assert_eq!(ledger.rest(), Rest { unanswered: 1, ..Rest::default() });
         assert_eq!(ledger.open(30), 3);
     }
 
@@ -258,26 +217,10 @@ mod tests {
         for at in 0..3 {
             ledger.open(at);
         }
-        assert!(matches!(
-            ledger.answer(1, true),
-            Outcome::First {
-                complete: false,
-                ..
-            }
-        ));
-        assert!(matches!(
-            ledger.answer(2, false),
-            Outcome::First { complete: true, .. }
-        ));
+        assert!(matches!(ledger.answer(1, true), Outcome::First { complete: false, .. }));
+        assert!(matches!(ledger.answer(2, false), Outcome::First { complete: true, .. }));
         ledger.deliver(2, 0);
-        assert_eq!(
-            ledger.rest(),
-            Rest {
-                undelivered: 1,
-                unanswered: 1,
-                phantoms: 1
-            }
-        );
+        assert_eq!(ledger.rest(), Rest { undelivered: 1, unanswered: 1, phantoms: 1 });
         assert_eq!(ledger.pending(), 2);
     }
 
@@ -285,13 +228,7 @@ mod tests {
     fn without_receivers_the_answer_is_all() {
         let mut ledger = Ledger::new(0);
         let seq = ledger.open(5);
-        assert_eq!(
-            ledger.answer(seq, true),
-            Outcome::First {
-                intended: 5,
-                complete: true
-            }
-        );
+        assert_eq!(ledger.answer(seq, true), Outcome::First { intended: 5, complete: true });
         assert_eq!((ledger.pending(), ledger.entries.len()), (0, 0));
     }
 
@@ -301,22 +238,10 @@ mod tests {
         let seq = ledger.open(1);
         ledger.answer(seq, true);
         for n in 0..199 {
-            assert_eq!(
-                ledger.deliver(seq, n),
-                Outcome::First {
-                    intended: 1,
-                    complete: false
-                }
-            );
+            assert_eq!(ledger.deliver(seq, n), Outcome::First { intended: 1, complete: false });
             assert_eq!(ledger.deliver(seq, n), Outcome::Again);
         }
-        assert_eq!(
-            ledger.deliver(seq, 199),
-            Outcome::First {
-                intended: 1,
-                complete: true
-            }
-        );
+        assert_eq!(ledger.deliver(seq, 199), Outcome::First { intended: 1, complete: true });
         assert_eq!(ledger.rest(), Rest::default());
     }
 }

@@ -69,8 +69,6 @@ pub fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
 
 /// ms since 1970.
 fn unix_ms() -> i64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
 }

@@ -10,20 +10,12 @@ pub(crate) fn cpu(pid: u32) -> Option<Duration> {
     let mut seen = false;
     for thread in fs::read_dir(format!("/proc/{pid}/task")).ok()?.flatten() {
         let line = fs::read_to_string(thread.path().join("schedstat")).unwrap_or_default();
-        if let Some(ns) = line
-            .split_whitespace()
-            .next()
-            .and_then(|n| n.parse::<u64>().ok())
-        {
+        if let Some(ns) = line.split_whitespace().next().and_then(|n| n.parse::<u64>().ok()) {
             total += ns;
             seen = true;
         }
     }
-    if seen {
-        Some(Duration::from_nanos(total))
-    } else {
-        cpu_ticks(pid)
-    }
+    if seen { Some(Duration::from_nanos(total)) } else { cpu_ticks(pid) }
 }
 
 fn cpu_ticks(pid: u32) -> Option<Duration> {

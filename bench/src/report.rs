@@ -59,14 +59,7 @@ pub(crate) fn chat(
     unit: &Unit,
     measured: &Measured,
 ) -> Report {
-    let Measured {
-        counts,
-        tally,
-        dialled,
-        elapsed,
-        before,
-        after,
-    } = measured;
+    let Measured { counts, tally, dialled, elapsed, before, after } = measured;
     let mut lines = vec![title, connected(dialled)];
     let per_second = |n: u64| n as f64 / elapsed.as_secs_f64().max(1e-9);
     lines.push(format!(
@@ -152,11 +145,7 @@ pub(crate) fn chat(
             "keys_wrong": tally.wrong,
         },
     });
-    Report {
-        lines,
-        json,
-        failures: verdict(counts, tally, load.strict),
-    }
+    Report { lines, json, failures: verdict(counts, tally, load.strict) }
 }
 
 /// What of a chat run breaks a promise.
@@ -167,28 +156,12 @@ fn verdict(counts: &Counts, tally: &Tally, strict: bool) -> Vec<String> {
         counts.lost_why.as_deref().unwrap_or("?")
     );
     let checks = [
-        (
-            rest.undelivered,
-            "messages were acknowledged and never delivered",
-            true,
-        ),
-        (
-            rest.phantoms,
-            "messages were refused and delivered all the same",
-            true,
-        ),
-        (
-            counts.misdelivered,
-            "RECVs went to connections they were not for",
-            true,
-        ),
+        (rest.undelivered, "messages were acknowledged and never delivered", true),
+        (rest.phantoms, "messages were refused and delivered all the same", true),
+        (counts.misdelivered, "RECVs went to connections they were not for", true),
         (tally.wrong, "RECVs had a wrong key or content", true),
         (counts.lost, lost.as_str(), true),
-        (
-            u64::from(counts.acked == 0),
-            "run without any acknowledgement",
-            true,
-        ),
+        (u64::from(counts.acked == 0), "run without any acknowledgement", true),
         (counts.duplicates, "RECVs or SENDACKs came again", strict),
         (counts.disordered, "RECVs were out of order", strict),
         (rest.unanswered, "SENDs were never answered", strict),
@@ -212,14 +185,7 @@ pub(crate) struct Idled {
 }
 
 pub(crate) fn idle(title: String, settings: Value, common: &Common, idled: &Idled) -> Report {
-    let Idled {
-        dialled,
-        connections,
-        alive,
-        ponged,
-        held,
-        usage,
-    } = idled;
+    let Idled { dialled, connections, alive, ponged, held, usage } = idled;
     let [before, up, end] = usage;
     let n = *connections as f64;
     let mut lines = vec![title, connected(dialled)];
@@ -266,9 +232,7 @@ pub(crate) fn idle(title: String, settings: Value, common: &Common, idled: &Idle
     if alive < connections {
         failures.push(format!("{} connections were lost", connections - alive));
     }
-    let silent = u64::try_from(*connections)
-        .unwrap_or(u64::MAX)
-        .saturating_sub(*ponged);
+    let silent = u64::try_from(*connections).unwrap_or(u64::MAX).saturating_sub(*ponged);
     if silent > 0 {
         failures.push(format!("{silent} connections did not answer a PING"));
     }
@@ -282,11 +246,7 @@ pub(crate) fn idle(title: String, settings: Value, common: &Common, idled: &Idle
         "processes": processes,
         "generator": { "cores_dialling": own },
     });
-    Report {
-        lines,
-        json,
-        failures,
-    }
+    Report { lines, json, failures }
 }
 
 fn process(
@@ -300,10 +260,7 @@ fn process(
     let at = |usage: &Usage| usage.cpu.get(place).copied().flatten();
     let resident = after.resident.get(place).copied().flatten();
     let (Some(first), Some(last)) = (at(before), at(after)) else {
-        return (
-            format!("cpu        pid {pid}: not measured"),
-            json!({ "pid": pid }),
-        );
+        return (format!("cpu        pid {pid}: not measured"), json!({ "pid": pid }));
     };
     let used = last.saturating_sub(first);
     let cores = used.as_secs_f64() / elapsed.as_secs_f64().max(1e-9);
@@ -346,11 +303,7 @@ fn connect_json(dialled: &Dialled) -> Value {
 
 /// Adds up what the threads have dialled at the same time.
 pub(crate) fn join_dialled(parts: &[Dialled]) -> anyhow::Result<Dialled> {
-    let mut all = Dialled {
-        took: Duration::ZERO,
-        latency: Latency::new()?,
-        again: 0,
-    };
+    let mut all = Dialled { took: Duration::ZERO, latency: Latency::new()?, again: 0 };
     for part in parts {
         all.took = all.took.max(part.took);
         all.latency.merge(&part.latency)?;
@@ -382,11 +335,8 @@ fn reasons(counts: &Counts) -> String {
     if counts.refused.is_empty() {
         return String::new();
     }
-    let list: Vec<String> = counts
-        .refused
-        .iter()
-        .map(|(reason, n)| format!("{n} with reason {reason}"))
-        .collect();
+    let list: Vec<String> =
+        counts.refused.iter().map(|(reason, n)| format!("{n} with reason {reason}")).collect();
     format!(" ({})", list.join(", "))
 }
 
@@ -407,11 +357,7 @@ fn thousands(n: u64) -> String {
 }
 
 fn thousands_f(n: f64) -> String {
-    thousands(
-        Duration::try_from_secs_f64(n.round())
-            .unwrap_or_default()
-            .as_secs(),
-    )
+    thousands(Duration::try_from_secs_f64(n.round()).unwrap_or_default().as_secs())
 }
 
 #[cfg(test)]

@@ -24,13 +24,7 @@ const MEMBERS_AT_A_TIME: usize = 5_000;
 
 /// Persons in pairs.
 pub(crate) fn send(args: &SendArgs) -> anyhow::Result<Report> {
-    let SendArgs {
-        common,
-        load,
-        connections,
-        in_flight,
-        offline,
-    } = args;
+    let SendArgs { common, load, connections, in_flight, offline } = args;
     let n = *connections;
     anyhow::ensure!(
         *offline || n == 1 || n.is_multiple_of(2),
@@ -43,11 +37,7 @@ pub(crate) fn send(args: &SendArgs) -> anyhow::Result<Report> {
         .map(|(first, count)| {
             let uid = |i: usize| format!("{prefix}-{i}");
             let peer = |i: usize| {
-                if *offline {
-                    format!("{prefix}-{i}-off")
-                } else {
-                    uid(i ^ 1)
-                }
+                if *offline { format!("{prefix}-{i}-off") } else { uid(i ^ 1) }
             };
             let online = if n == 1 && !*offline { 2 } else { count };
             Layout {
@@ -75,40 +65,20 @@ pub(crate) fn send(args: &SendArgs) -> anyhow::Result<Report> {
         }),
     );
     let until = load.until.unwrap_or(Until::Ack);
-    let shares = share
-        .parts()
-        .map(|(_, count)| vec![*in_flight; count])
-        .collect();
+    let shares = share.parts().map(|(_, count)| vec![*in_flight; count]).collect();
     let measured = chat(common, load, layouts, shares, until)?;
-    let unit = Unit {
-        name: "send",
-        count: measured.counts.window_acked,
-    };
-    Ok(report::chat(
-        title, settings, common, load, &unit, &measured,
-    ))
+    let unit = Unit { name: "send", count: measured.counts.window_acked };
+    Ok(report::chat(title, settings, common, load, &unit, &measured))
 }
 
 /// One group.
 pub(crate) fn fanout(args: &FanoutArgs) -> anyhow::Result<Report> {
-    let FanoutArgs {
-        common,
-        load,
-        members,
-        senders,
-        in_flight,
-        channel,
-    } = args;
-    anyhow::ensure!(
-        common.threads == 1,
-        "fanout runs on one thread: a group is one channel"
-    );
-    let channel = channel
-        .clone()
-        .unwrap_or_else(|| format!("{}-group-{}", common.prefix, common.seed));
-    let uids: Vec<String> = (0..senders + members)
-        .map(|i| format!("{}-g{i}", common.prefix))
-        .collect();
+    let FanoutArgs { common, load, members, senders, in_flight, channel } = args;
+    anyhow::ensure!(common.threads == 1, "fanout runs on one thread: a group is one channel");
+    let channel =
+        channel.clone().unwrap_or_else(|| format!("{}-group-{}", common.prefix, common.seed));
+    let uids: Vec<String> =
+        (0..senders + members).map(|i| format!("{}-g{i}", common.prefix)).collect();
     prepare(common)?;
     make_group(common, &channel, &uids)?;
     let layout = Layout {
@@ -132,27 +102,17 @@ pub(crate) fn fanout(args: &FanoutArgs) -> anyhow::Result<Report> {
         }),
     );
     let until = load.until.unwrap_or(Until::Delivered);
-    let shares = (0..*senders)
-        .map(|i| in_flight / senders + usize::from(i < in_flight % senders))
-        .collect();
+    let shares =
+        (0..*senders).map(|i| in_flight / senders + usize::from(i < in_flight % senders)).collect();
     let measured = chat(common, load, vec![layout], vec![shares], until)?;
-    let unit = Unit {
-        name: "delivery",
-        count: measured.counts.window_delivered,
-    };
-    Ok(report::chat(
-        title, settings, common, load, &unit, &measured,
-    ))
+    let unit = Unit { name: "delivery", count: measured.counts.window_delivered };
+    Ok(report::chat(title, settings, common, load, &unit, &measured))
 }
 
 fn make_group(common: &Common, channel: &str, uids: &[String]) -> anyhow::Result<()> {
     let api = Api::new(&common.http, common.manager_token.as_deref());
     for (place, part) in uids.chunks(MEMBERS_AT_A_TIME).enumerate() {
-        let path = if place == 0 {
-            "/channel"
-        } else {
-            "/channel/subscriber_add"
-        };
+        let path = if place == 0 { "/channel" } else { "/channel/subscriber_add" };
         let body = json!({ "channel_id": channel, "channel_type": 2, "subscribers": part });
         api.post(path, &body).context("make the group")?;
     }
@@ -161,20 +121,12 @@ fn make_group(common: &Common, channel: &str, uids: &[String]) -> anyhow::Result
 
 /// Connections that say nothing.
 pub(crate) fn idle(args: &IdleArgs) -> anyhow::Result<Report> {
-    let IdleArgs {
-        common,
-        connections,
-        hold,
-    } = args;
+    let IdleArgs { common, connections, hold } = args;
     prepare(common)?;
     let share = Shares::new(*connections, 1, common.threads)?;
     let uids: Vec<Vec<String>> = share
         .parts()
-        .map(|(first, n)| {
-            (first..first + n)
-                .map(|i| format!("{}-i{i}", common.prefix))
-                .collect()
-        })
+        .map(|(first, n)| (first..first + n).map(|i| format!("{}-i{i}", common.prefix)).collect())
         .collect();
     register(common, uids.iter().flatten())?;
     let profile = profile(common, 0, false)?;
@@ -202,11 +154,7 @@ pub(crate) fn idle(args: &IdleArgs) -> anyhow::Result<Report> {
             };
             step(&mut engine, left)?;
         }
-        Ok((
-            dialled,
-            engine.live(),
-            (engine.tally().pongs - pongs).min(want),
-        ))
+        Ok((dialled, engine.live(), (engine.tally().pongs - pongs).min(want)))
     })?;
     let dialled: Vec<Dialled> = parts.iter().map(|part| part.0.clone()).collect();
     let idled = Idled {
@@ -215,11 +163,7 @@ pub(crate) fn idle(args: &IdleArgs) -> anyhow::Result<Report> {
         alive: parts.iter().map(|part| part.1).sum(),
         ponged: parts.iter().map(|part| part.2).sum(),
         held: *hold,
-        usage: [
-            before,
-            up.get().cloned().unwrap_or_default(),
-            Usage::read(&common.pid),
-        ],
+        usage: [before, up.get().cloned().unwrap_or_default(), Usage::read(&common.pid)],
     };
     let title = format!(
         "idle       {connections} connections, {} dials at a time, {}",
@@ -292,10 +236,7 @@ fn chat(
         let begin = start + nanos(load.warmup);
         let end = begin + nanos(load.duration);
         let pace = match load.rate {
-            None => Pace::Closed {
-                in_flight: in_flight.clone(),
-                until,
-            },
+            None => Pace::Closed { in_flight: in_flight.clone(), until },
             Some(rate) => {
                 let seed = common.seed.wrapping_add(u64::try_from(thread).unwrap_or(0));
                 let rate = rate / threads as f64;
@@ -303,19 +244,11 @@ fn chat(
             }
         };
         let run = run.wrapping_add(u64::try_from(thread).unwrap_or(0));
-        let most = load.messages.map_or(u64::MAX, |n| {
-            u64::try_from(n.div_ceil(threads)).unwrap_or(0)
-        });
+        let most =
+            load.messages.map_or(u64::MAX, |n| u64::try_from(n.div_ceil(threads)).unwrap_or(0));
         let mut chat = Chat::new(layout.clone(), pace, run, (begin, end), most)?;
         let pids: Option<&[u32]> = (thread == 0).then_some(&common.pid);
-        let usage = drive(
-            &mut engine,
-            &mut chat,
-            &profile,
-            (begin, end),
-            nanos(load.drain),
-            pids,
-        )?;
+        let usage = drive(&mut engine, &mut chat, &profile, (begin, end), nanos(load.drain), pids)?;
         Ok((dialled, engine.tally(), chat.finish(), usage))
     })?;
     let mut counts = Counts::new()?;
@@ -331,14 +264,7 @@ fn chat(
         usage = usage.or(part.3);
     }
     let (elapsed, before, after) = usage.context("nothing was measured")?;
-    Ok(Measured {
-        counts,
-        tally,
-        dialled: report::join_dialled(&dialled)?,
-        elapsed,
-        before,
-        after,
-    })
+    Ok(Measured { counts, tally, dialled: report::join_dialled(&dialled)?, elapsed, before, after })
 }
 
 /// The loop of one thread: until the window has ended and nothing is missing, or nothing comes any more.

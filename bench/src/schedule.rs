@@ -24,14 +24,7 @@ impl Schedule {
     pub(crate) fn new(start: u64, end: u64, rate: f64, arrivals: Arrivals, seed: u64) -> Schedule {
         let dice =
             (arrivals == Arrivals::Poisson).then(|| Box::new(ChaCha8Rng::seed_from_u64(seed)));
-        let mut schedule = Schedule {
-            start,
-            end,
-            gap: 1e9 / rate,
-            offset: 0.0,
-            place: 0,
-            dice,
-        };
+        let mut schedule = Schedule { start, end, gap: 1e9 / rate, offset: 0.0, place: 0, dice };
         if schedule.dice.is_some() {
             schedule.advance();
         }
@@ -87,10 +80,7 @@ mod tests {
         assert_eq!(schedule.take(1_000), None);
         // The taker was away for a second and a half: what became due is still due, at its moment.
         let late: Vec<u64> = std::iter::from_fn(|| schedule.take(1_500_001_000)).collect();
-        assert_eq!(
-            late,
-            [333_334_333, 666_667_666, 1_000_001_000, 1_333_334_333]
-        );
+        assert_eq!(late, [333_334_333, 666_667_666, 1_000_001_000, 1_333_334_333]);
         let rest: Vec<u64> = std::iter::from_fn(|| schedule.take(u64::MAX)).collect();
         assert_eq!(rest, [1_666_667_666]);
         assert_eq!(schedule.next(), None);

@@ -82,11 +82,7 @@ fn payload(size: usize, dice: &mut ChaCha8Rng) -> Vec<u8> {
     const FRONT: &[u8] = b"{\"type\":1,\"content\":\"";
     const BACK: &[u8] = b"\"}";
     let framed = size >= FRONT.len() + BACK.len();
-    let letters = if framed {
-        size - FRONT.len() - BACK.len()
-    } else {
-        size
-    };
+    let letters = if framed { size - FRONT.len() - BACK.len() } else { size };
     let mut payload = if framed { FRONT.to_vec() } else { Vec::new() };
     for _ in 0..letters {
         let place = usize::try_from(dice.next_u32() % 32).unwrap_or(0);
@@ -100,11 +96,8 @@ fn payload(size: usize, dice: &mut ChaCha8Rng) -> Vec<u8> {
 
 pub(crate) fn resolve(common: &Common) -> anyhow::Result<SocketAddr> {
     let authority = &common.target.authority;
-    let mut list = authority
-        .to_socket_addrs()
-        .with_context(|| format!("resolve {authority}"))?;
-    list.next()
-        .with_context(|| format!("{authority} has no address"))
+    let mut list = authority.to_socket_addrs().with_context(|| format!("resolve {authority}"))?;
+    list.next().with_context(|| format!("{authority} has no address"))
 }
 
 /// A number that no other run has: a server that knows repeated messages must not know ours.
@@ -154,21 +147,14 @@ pub(crate) fn spread<T: Sync, R: Send>(
             .collect();
         threads
             .into_iter()
-            .map(|thread| {
-                thread
-                    .join()
-                    .map_err(|_| anyhow::anyhow!("a thread panicked"))?
-            })
+            .map(|thread| thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))?)
             .collect()
     })
 }
 
 pub(crate) fn speech(common: &Common) -> String {
-    let wire = if common.rpc {
-        "JSON-RPC".to_owned()
-    } else {
-        format!("protocol {}", common.protocol)
-    };
+    let wire =
+        if common.rpc { "JSON-RPC".to_owned() } else { format!("protocol {}", common.protocol) };
     format!("{wire} on {}", common.target)
 }
 

@@ -23,17 +23,11 @@ fn bench(server: &StandIn, line: &str) -> (Result<(), String>, Value) {
     let line = line
         .replace("TCP", &format!("tcp://127.0.0.1:{}", server.tcp))
         .replace("WS", &format!("ws://127.0.0.1:{}", server.ws));
-    let line = format!(
-        "{line} --http http://127.0.0.1:{} --json {}",
-        server.http,
-        file.path().display()
-    );
+    let line =
+        format!("{line} --http http://127.0.0.1:{} --json {}", server.http, file.path().display());
     let verdict = jindou_bench::run(line.split_whitespace().map(OsString::from));
     let json = serde_json::from_str(&std::fs::read_to_string(file.path()).unwrap());
-    (
-        verdict.map_err(|error| format!("{error:#}")),
-        json.unwrap_or(Value::Null),
-    )
+    (verdict.map_err(|error| format!("{error:#}")), json.unwrap_or(Value::Null))
 }
 
 /// Runs end by count, not by time: the machine may be busy.
@@ -73,10 +67,7 @@ fn one_connection_and_offline_receivers() {
     let (verdict, json) = bench(&server, &format!("send --target TCP -n 1 -k 1 {SHORT}"));
     assert_eq!(verdict, Ok(()));
     assert_eq!(json["connect"]["connections"], 2);
-    let (verdict, json) = bench(
-        &server,
-        &format!("send --target TCP -n 3 --offline {SHORT}"),
-    );
+    let (verdict, json) = bench(&server, &format!("send --target TCP -n 3 --offline {SHORT}"));
     assert_eq!(verdict, Ok(()));
     assert_eq!(json["check"]["delivered"], 0);
 }
@@ -108,28 +99,18 @@ fn a_group() {
     assert_eq!(verdict, Ok(()), "{json:#}");
     let check = &json["check"];
     assert_eq!(check["acked"], 60);
-    assert_eq!(
-        check["delivered"].as_u64().unwrap(),
-        71 * check["acked"].as_u64().unwrap()
-    );
+    assert_eq!(check["delivered"].as_u64().unwrap(), 71 * check["acked"].as_u64().unwrap());
 }
 
 #[test]
 fn idle_connections_are_counted_alive() {
     let server = StandIn::start(Fault::None);
-    for wire in [
-        "TCP",
-        "WS",
-        "TCP --rpc --threads 2",
-        "TCP --source 127.0.0.1 --source 127.0.0.2",
-    ] {
+    for wire in ["TCP", "WS", "TCP --rpc --threads 2", "TCP --source 127.0.0.1 --source 127.0.0.2"]
+    {
         let line = format!("idle --target {wire} -n 40 --dials 8 --hold 300ms --ping 50ms");
         let (verdict, json) = bench(&server, &line);
         assert_eq!(verdict, Ok(()), "{wire}: {json:#}");
-        assert_eq!(
-            (&json["alive"], &json["ponged"]),
-            (&Value::from(40), &Value::from(40))
-        );
+        assert_eq!((&json["alive"], &json["ponged"]), (&Value::from(40), &Value::from(40)));
     }
 }
 
@@ -139,10 +120,7 @@ fn lost_connects_are_dialled_again() {
     let (verdict, json) = bench(&server, "idle --target TCP -n 10 --dials 1 --hold 10ms");
     assert_eq!(verdict, Ok(()));
     assert!(json["connect"]["dialled_again"].as_u64().unwrap() >= 5);
-    let (verdict, _) = bench(
-        &server,
-        "idle --target TCP -n 10 --dials 1 --tries 1 --hold 10ms",
-    );
+    let (verdict, _) = bench(&server, "idle --target TCP -n 10 --dials 1 --tries 1 --hold 10ms");
     assert!(verdict.unwrap_err().contains("cannot connect"));
 }
 
@@ -161,11 +139,7 @@ fn broken_promises_fail_the_run() {
     }
     let server = StandIn::start(Fault::LoseSome);
     let (verdict, _) = bench(&server, &format!("fanout --target TCP -g 5 -k 60 {FAULTY}"));
-    assert!(
-        verdict
-            .unwrap_err()
-            .contains("acknowledged and never delivered")
-    );
+    assert!(verdict.unwrap_err().contains("acknowledged and never delivered"));
 }
 
 #[test]

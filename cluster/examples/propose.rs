@@ -52,10 +52,8 @@ fn main() {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let seconds = args.iter().find_map(|arg| arg.parse().ok()).unwrap_or(5);
     let in_memory = args.iter().any(|arg| arg == "memory");
-    let dir = args
-        .iter()
-        .find(|arg| arg.contains('/'))
-        .map_or_else(std::env::temp_dir, PathBuf::from);
+    let dir =
+        args.iter().find(|arg| arg.contains('/')).map_or_else(std::env::temp_dir, PathBuf::from);
     println!(
         "{:>8} {:>8} | {:>9} {:>10} | {:>7} {:>7} {:>8} {:>8} | {:>8} {:>8} {:>8}",
         "entries",
@@ -117,11 +115,7 @@ fn cases(args: &[String]) -> Vec<(usize, usize)> {
         .filter_map(|arg| arg.split_once('x'))
         .filter_map(|(entries, messages)| Some((entries.parse().ok()?, messages.parse().ok()?)))
         .collect();
-    if asked.is_empty() {
-        vec![(1, 1), (1, 16), (4, 16), (64, 16), (1024, 16)]
-    } else {
-        asked
-    }
+    if asked.is_empty() { vec![(1, 1), (1, 16), (4, 16), (64, 16), (1024, 16)] } else { asked }
 }
 
 struct Bench {
@@ -204,14 +198,7 @@ impl Bench {
             while let Some(event) = events.next().await {
                 match event {
                     Event::Committed { slot, log_id, body } => {
-                        state.persist(
-                            Persist {
-                                slot,
-                                applied: log_id,
-                                rows: Vec::new(),
-                            },
-                            &sender,
-                        );
+                        state.persist(Persist { slot, applied: log_id, rows: Vec::new() }, &sender);
                         if let jindou_core::effect::Committed::Entry(_) = body {
                             shard.committed(slot);
                         }
@@ -243,14 +230,7 @@ impl Bench {
         for n in 0..in_flight {
             bench.propose(SlotId(n as u16 % SLOT_COUNT));
         }
-        let in_flight_now = || {
-            bench
-                .started
-                .borrow()
-                .values()
-                .map(VecDeque::len)
-                .sum::<usize>()
-        };
+        let in_flight_now = || bench.started.borrow().values().map(VecDeque::len).sum::<usize>();
         while bench.after.get().is_none() || in_flight_now() > 0 {
             Runtime::sleep(Duration::from_millis(10)).await;
         }
@@ -258,10 +238,9 @@ impl Bench {
         let length = (after.at - before.at).as_secs_f64();
         let process = after.process - before.process;
         let shard = after.shard - before.shard;
+        groups.shutdown().await;
         let latency = bench.latency.borrow();
-        let (count, ms) = (latency.len() as f64, |q| {
-            latency.value_at_quantile(q) as f64 / 1e6
-        });
+        let (count, ms) = (latency.len() as f64, |q| latency.value_at_quantile(q) as f64 / 1e6);
         println!(
             "{:>8} {:>8} | {:>9.0} {:>10.0} | {:>7.3} {:>7.3} {:>8.3} {:>8.3} | {:>8.2} {:>8.2} \
              {:>8.3}   65 groups led after {:.0} ms, took {:.1} MB, idle {:.2} % of a core",
@@ -280,8 +259,6 @@ impl Bench {
             size,
             idle * 200.0,
         );
-        drop(latency);
-        groups.shutdown().await;
     }
 
     fn propose(&self, slot: SlotId) {
@@ -292,12 +269,7 @@ impl Bench {
     }
 
     fn committed(&self, slot: SlotId) {
-        let start = self
-            .started
-            .borrow_mut()
-            .get_mut(&slot)
-            .and_then(VecDeque::pop_front)
-            .unwrap();
+        let start = self.started.borrow_mut().get_mut(&slot).and_then(VecDeque::pop_front).unwrap();
         let now = Instant::now();
         if self.before.get().is_none() && now >= self.from.get() {
             self.before.set(Some(Used::now()));
@@ -319,10 +291,7 @@ impl Bench {
 /// Seconds of CPU.
 #[expect(unsafe_code, reason = "clock_gettime")]
 fn cpu(clock: libc::clockid_t) -> f64 {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: `time` is valid for the call.
     unsafe { libc::clock_gettime(clock, &raw mut time) };
     time.tv_sec as f64 + time.tv_nsec as f64 / 1e9

@@ -39,21 +39,13 @@ pub(crate) struct WireTransfer {
 
 impl From<Transfer> for WireTransfer {
     fn from(transfer: Transfer) -> Self {
-        Self {
-            node: transfer.node,
-            term: transfer.term,
-            count: transfer.count,
-        }
+        Self { node: transfer.node, term: transfer.term, count: transfer.count }
     }
 }
 
 impl From<WireTransfer> for Transfer {
     fn from(transfer: WireTransfer) -> Self {
-        Self {
-            node: transfer.node,
-            term: transfer.term,
-            count: transfer.count,
-        }
+        Self { node: transfer.node, term: transfer.term, count: transfer.count }
     }
 }
 
@@ -68,18 +60,9 @@ pub(crate) enum Ask {
         commit: Option<WireLogId>,
     },
     /// RequestVote, or the question whether a vote would be granted.
-    Vote {
-        vote: WireVote,
-        last: Option<WireLogId>,
-        leadership_transfer: bool,
-        pre: bool,
-    },
+    Vote { vote: WireVote, last: Option<WireLogId>, leadership_transfer: bool, pre: bool },
     /// The leader wants `to` to lead.
-    Transfer {
-        from: WireVote,
-        to: u64,
-        last: Option<WireLogId>,
-    },
+    Transfer { from: WireVote, to: u64, last: Option<WireLogId> },
     /// A snapshot begins.
     SnapshotBegin {
         vote: WireVote,
@@ -88,11 +71,7 @@ pub(crate) enum Ask {
         membership: WireStoredMembership,
     },
     /// The next chunk of it.
-    SnapshotChunk {
-        transfer: WireTransfer,
-        number: u64,
-        chunk: Vec<u8>,
-    },
+    SnapshotChunk { transfer: WireTransfer, number: u64, chunk: Vec<u8> },
     /// All chunks are sent: install it.
     SnapshotEnd { transfer: WireTransfer, count: u64 },
 }
@@ -109,11 +88,7 @@ pub(crate) enum Answer {
     /// The asker is not the leader any more.
     HigherVote(WireVote),
     /// To a vote.
-    Voted {
-        vote: WireVote,
-        granted: bool,
-        last: Option<WireLogId>,
-    },
+    Voted { vote: WireVote, granted: bool, last: Option<WireLogId> },
     /// To a part of a snapshot, and to a transfer of leadership.
     Taken,
     /// A snapshot is installed or not wanted; the vote tells.
@@ -152,10 +127,7 @@ pub(crate) fn append_ask<R: AsyncRuntime>(
         .entries
         .into_iter()
         .map(|mut entry| {
-            Ok(WireEntry {
-                index: entry.log_id.index,
-                record: encode_entry(&mut entry)?.to_vec(),
-            })
+            Ok(WireEntry { index: entry.log_id.index, record: encode_entry(&mut entry)?.to_vec() })
         })
         .collect::<Result<_, WireError>>()?;
     Ok(Ask::Append {
@@ -178,11 +150,7 @@ pub(crate) fn append_request<R: AsyncRuntime>(
         .map(|entry| decode_entry(entry.index, &entry.record.into()))
         .collect::<Result<Vec<RaftEntry>, WireError>>()?;
     let first = prev.map_or(0, |prev| prev.index.saturating_add(1));
-    if entries
-        .iter()
-        .zip(first..)
-        .any(|(entry, index)| entry.log_id.index != index)
-    {
+    if entries.iter().zip(first..).any(|(entry, index)| entry.log_id.index != index) {
         return Err(WireError::new("a raft frame", "entries with a hole"));
     }
     Ok(AppendEntriesRequest {
@@ -244,13 +212,7 @@ mod tests {
     type Config = TypeConfig<crate::Runtime>;
 
     fn log_id(index: u64) -> RaftLogId {
-        RaftLogId {
-            leader_id: LeaderId {
-                term: 2,
-                node_id: 1,
-            },
-            index,
-        }
+        RaftLogId { leader_id: LeaderId { term: 2, node_id: 1 }, index }
     }
 
     fn request(first: u64) -> AppendEntriesRequest<Config> {
@@ -270,13 +232,7 @@ mod tests {
         request: AppendEntriesRequest<Config>,
     ) -> Result<AppendEntriesRequest<Config>, WireError> {
         let frame = append_ask(request).unwrap().encode().unwrap();
-        let Ask::Append {
-            vote,
-            prev,
-            entries,
-            commit,
-        } = Ask::decode(&frame).unwrap()
-        else {
+        let Ask::Append { vote, prev, entries, commit } = Ask::decode(&frame).unwrap() else {
             unreachable!("an append was encoded");
         };
         append_request(vote, prev, entries, commit)

@@ -97,10 +97,7 @@ impl<R: AsyncRuntime> Group<R> {
         let group = self.clone();
         // openraft's queue has room, so this is done at the first poll.
         run_now::<R, _>(async move {
-            let written = group
-                .raft
-                .client_write_ff(EntryBytes(entry), Some(companion))
-                .await;
+            let written = group.raft.client_write_ff(EntryBytes(entry), Some(companion)).await;
             if let Err(error) = written {
                 tracing::debug!(group = %group.shared.group, %error, "a proposal met a stopped group");
             }
@@ -155,23 +152,15 @@ impl<R: AsyncRuntime> Group<R> {
             (metrics.current_leader, led)
         };
         self.reviewed.set(self.shared.led_term());
-        let led = led
-            .filter(|_| self.runs())
-            .filter(|term| self.reviewed.get() == Some(*term));
+        let led = led.filter(|_| self.runs()).filter(|term| self.reviewed.get() == Some(*term));
         let told = self.leading.replace(led);
         if told != led {
             let slot = self.shared.slot;
             if told.is_some() {
-                self.shared.emit(Event::Leading {
-                    slot,
-                    leading: false,
-                });
+                self.shared.emit(Event::Leading { slot, leading: false });
             }
             if led.is_some() {
-                self.shared.emit(Event::Leading {
-                    slot,
-                    leading: true,
-                });
+                self.shared.emit(Event::Leading { slot, leading: true });
             }
         }
         let leader = leader.filter(|_| self.runs());
@@ -290,11 +279,7 @@ impl<R: AsyncRuntime> Group<R> {
 
     async fn purge(&self, durable: LogId, upto: u64) -> Result<(), String> {
         // openraft purges what a snapshot covers; ours is the durable position.
-        self.raft
-            .trigger()
-            .snapshot()
-            .await
-            .map_err(|error| error.to_string())?;
+        self.raft.trigger().snapshot().await.map_err(|error| error.to_string())?;
         let covered = Some(to_raft(durable));
         let mut snapshots = self.raft.watch_snapshot_progress();
         let wait = snapshots.wait_until(|at| at.map(|id| id.index) >= covered.map(|id| id.index));
@@ -302,11 +287,7 @@ impl<R: AsyncRuntime> Group<R> {
             .await
             .map_err(|error| error.to_string())?
             .map_err(|_| "the group has stopped".to_owned())?;
-        self.raft
-            .trigger()
-            .purge_log(upto)
-            .await
-            .map_err(|error| error.to_string())
+        self.raft.trigger().purge_log(upto).await.map_err(|error| error.to_string())
     }
 
     /// Stops the group. What it has not committed is lost to its callers, not to the log.

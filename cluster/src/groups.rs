@@ -167,11 +167,7 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
             ..Config::default()
         }
         .validate()?;
-        let lanes = Lanes::new(
-            setup.log.clone(),
-            setup.state.clone(),
-            setup.completions.clone(),
-        );
+        let lanes = Lanes::new(setup.log.clone(), setup.state.clone(), setup.completions.clone());
         Ok(Self(Rc::new(Inner {
             setup,
             config: Arc::new(config),
@@ -211,10 +207,8 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
         let start = Raft::<R>::new(node, inner.config.clone(), peers, log, state_machine);
         let started = Box::pin(start).await;
         inner.opening.borrow_mut().remove(&id);
-        let raft = started.map_err(|error| GroupsError::Raft {
-            group: id,
-            reason: error.to_string(),
-        })?;
+        let raft =
+            started.map_err(|error| GroupsError::Raft { group: id, reason: error.to_string() })?;
         let router = inner.setup.router.clone();
         let group = Group::start(shared, inner.lanes.clone(), raft, core, router);
         inner.groups.borrow_mut().insert(id, group.clone());
@@ -229,16 +223,10 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
     ) -> io::Result<(Rc<RefCell<LogCore>>, StateMachine<R>, Rc<Shared>)> {
         let inner = &self.0;
         let (slot, tail_size) = (id.slot(), inner.setup.options.tail_size_max / 16);
-        let log = inner
-            .lanes
-            .ask(|lanes, done| lanes.log.load(id.0, tail_size, done));
-        let opened = inner
-            .lanes
-            .ask(|lanes, done| lanes.state.open_slot(slot, done));
-        let (log, opened) = (
-            log.await.map_err(io::Error::other)?,
-            opened.await.map_err(io::Error::other)?,
-        );
+        let log = inner.lanes.ask(|lanes, done| lanes.log.load(id.0, tail_size, done));
+        let opened = inner.lanes.ask(|lanes, done| lanes.state.open_slot(slot, done));
+        let (log, opened) =
+            (log.await.map_err(io::Error::other)?, opened.await.map_err(io::Error::other)?);
         let (Outcome::Log(stored), Outcome::Slot(opened)) = (&log, &opened) else {
             return Err(unexpected(&log));
         };
@@ -247,10 +235,7 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
         let rows = opened.rows.clone();
         let sink = inner.setup.sink.clone();
         let shared = Rc::new(Shared::new(id, inner.setup.node.0, sink, rows.applied));
-        shared.emit(Event::SlotOpened {
-            slot,
-            rows: Box::new(rows),
-        });
+        shared.emit(Event::SlotOpened { slot, rows: Box::new(rows) });
         let state_machine = StateMachine::new(shared.clone(), inner.lanes.clone(), membership);
         Ok((core, state_machine, shared))
     }
@@ -258,10 +243,8 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
     /// Makes a cluster of these members out of groups that have never had any; others stay as
     /// they are. On several nodes it must be called with the same members.
     pub async fn bootstrap(&self, members: &BTreeMap<NodeId, Node>) -> Result<(), GroupsError> {
-        let members: BTreeMap<u64, Node> = members
-            .iter()
-            .map(|(id, node)| (id.0, node.clone()))
-            .collect();
+        let members: BTreeMap<u64, Node> =
+            members.iter().map(|(id, node)| (id.0, node.clone())).collect();
         let fresh: Vec<_> = self
             .0
             .groups
@@ -274,10 +257,9 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
             match group.raft.initialize(members.clone()).await {
                 // A peer was faster: the group has heard of a vote already.
                 Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-                Err(error) => Err(GroupsError::Raft {
-                    group: group.shared.group,
-                    reason: error.to_string(),
-                }),
+                Err(error) => {
+                    Err(GroupsError::Raft { group: group.shared.group, reason: error.to_string() })
+                }
             }
         }))
         .await?;
@@ -320,11 +302,8 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
         let options = &self.0.setup.options;
         for (slot, durable) in moved {
             if let Some(group) = self.group(*slot) {
-                let keep = if group.is_alone() {
-                    options.keep_count_alone
-                } else {
-                    options.keep_count
-                };
+                let keep =
+                    if group.is_alone() { options.keep_count_alone } else { options.keep_count };
                 group.compact(*durable, keep, options.purge_count_min);
             }
         }

@@ -42,22 +42,12 @@ fn text(error: impl ToString) -> String {
 impl<R: AsyncRuntime> Group<R> {
     async fn perform(&self, ask: Ask) -> Result<Answer, String> {
         match ask {
-            Ask::Append {
-                vote,
-                prev,
-                entries,
-                commit,
-            } => {
+            Ask::Append { vote, prev, entries, commit } => {
                 let request = append_request::<R>(vote, prev, entries, commit).map_err(text)?;
                 let response = self.raft.append_entries(request).await.map_err(text)?;
                 Ok(response.into())
             }
-            Ask::Vote {
-                vote,
-                last,
-                leadership_transfer,
-                pre,
-            } => {
+            Ask::Vote { vote, last, leadership_transfer, pre } => {
                 let request = VoteRequest::<TypeConfig<R>> {
                     vote: vote.into(),
                     last_log_id: last.map(Into::into),
@@ -80,24 +70,16 @@ impl<R: AsyncRuntime> Group<R> {
                 response.map_err(text)?.map_err(text)?;
                 Ok(Answer::Taken)
             }
-            Ask::SnapshotBegin {
-                vote,
-                transfer,
-                last,
-                membership,
-            } => {
+            Ask::SnapshotBegin { vote, transfer, last, membership } => {
                 let meta = SnapshotMeta {
                     last_log_id: last.map(Into::into),
                     last_membership: membership.try_into().map_err(text)?,
                 };
-                self.begin_snapshot(vote.into(), transfer.into(), meta)
-                    .await
+                self.begin_snapshot(vote.into(), transfer.into(), meta).await
             }
-            Ask::SnapshotChunk {
-                transfer,
-                number,
-                chunk,
-            } => self.take_chunk(transfer.into(), number, chunk.into()).await,
+            Ask::SnapshotChunk { transfer, number, chunk } => {
+                self.take_chunk(transfer.into(), number, chunk.into()).await
+            }
             Ask::SnapshotEnd { transfer, count } => self.end_snapshot(transfer.into(), count).await,
         }
     }
@@ -118,19 +100,10 @@ impl<R: AsyncRuntime> Group<R> {
             if incoming.as_ref().is_some_and(|i| i.installing) {
                 return Err("a snapshot is being installed".into());
             }
-            *incoming = Some(Incoming {
-                transfer,
-                vote,
-                meta,
-                next: 0,
-                installing: false,
-            });
+            *incoming = Some(Incoming { transfer, vote, meta, next: 0, installing: false });
         }
         let slot = self.shared.slot;
-        self.lanes
-            .ask(|lanes, done| lanes.state.install_begin(slot, done))
-            .await
-            .map_err(text)?;
+        self.lanes.ask(|lanes, done| lanes.state.install_begin(slot, done)).await.map_err(text)?;
         Ok(Answer::Taken)
     }
 
@@ -149,10 +122,8 @@ impl<R: AsyncRuntime> Group<R> {
             incoming.next += 1;
         }
         let slot = self.shared.slot;
-        let taken = self
-            .lanes
-            .ask(|lanes, done| lanes.state.install_chunk(slot, chunk, done))
-            .await;
+        let taken =
+            self.lanes.ask(|lanes, done| lanes.state.install_chunk(slot, chunk, done)).await;
         match taken {
             Ok(Outcome::Done) => Ok(Answer::Taken),
             Ok(other) => Err(format!("another outcome: {other:?}")),
@@ -173,20 +144,14 @@ impl<R: AsyncRuntime> Group<R> {
             incoming.installing = true;
             (incoming.vote, incoming.meta.clone())
         };
-        let snapshot = Snapshot {
-            meta,
-            snapshot: SnapshotData::Staged(StagedSnapshot(transfer)),
-        };
+        let snapshot = Snapshot { meta, snapshot: SnapshotData::Staged(StagedSnapshot(transfer)) };
         let response = self.raft.install_full_snapshot(vote, snapshot).await;
         self.forget_snapshot(transfer);
         Ok(Answer::Installed(response.map_err(text)?.vote.into()))
     }
 
     fn forget_snapshot(&self, transfer: Transfer) {
-        self.shared
-            .incoming
-            .borrow_mut()
-            .take_if(|incoming| incoming.transfer == transfer);
+        self.shared.incoming.borrow_mut().take_if(|incoming| incoming.transfer == transfer);
     }
 }
 

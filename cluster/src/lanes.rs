@@ -52,9 +52,7 @@ impl<R: AsyncRuntime> Table<R> {
         let found = usize::try_from(place)
             .ok()
             .and_then(|place| self.waiting.get_mut(place))
-            .map_or(Waiting::Gone, |waiting| {
-                std::mem::replace(waiting, Waiting::Gone)
-            });
+            .map_or(Waiting::Gone, |waiting| std::mem::replace(waiting, Waiting::Gone));
         while let Some(Waiting::Gone) = self.waiting.front() {
             self.waiting.pop_front();
             self.first += 1;
@@ -83,10 +81,7 @@ impl<R: AsyncRuntime> Lanes<R> {
             log,
             state,
             completions,
-            table: RefCell::new(Table {
-                first: 0,
-                waiting: VecDeque::new(),
-            }),
+            table: RefCell::new(Table { first: 0, waiting: VecDeque::new() }),
             room: RefCell::default(),
         })
     }

@@ -47,12 +47,7 @@ impl LogCore {
     /// What the lane found at a start.
     pub(crate) fn restore(stored: &Stored) -> io::Result<Self> {
         let mut core = Self {
-            vote: stored
-                .vote
-                .as_deref()
-                .map(decode_vote)
-                .transpose()
-                .map_err(invalid)?,
+            vote: stored.vote.as_deref().map(decode_vote).transpose().map_err(invalid)?,
             committed: stored
                 .committed
                 .as_deref()
@@ -70,11 +65,7 @@ impl LogCore {
         core.last = core.purged;
         for (index, record) in &stored.tail {
             let entry = decode_entry(*index, record).map_err(invalid)?;
-            if core
-                .tail
-                .back()
-                .is_some_and(|last| last.log_id.index + 1 != *index)
-            {
+            if core.tail.back().is_some_and(|last| last.log_id.index + 1 != *index) {
                 return Err(hole(*index));
             }
             core.push(entry);
@@ -118,22 +109,14 @@ impl LogCore {
 
     /// Forgets the entries up to `index` that are in memory.
     pub(crate) fn forget_to(&mut self, index: u64) {
-        while self
-            .tail
-            .front()
-            .is_some_and(|first| first.log_id.index <= index)
-        {
+        while self.tail.front().is_some_and(|first| first.log_id.index <= index) {
             self.forget_first();
         }
     }
 
     fn truncate_after(&mut self, last: Option<RaftLogId>) {
         let keep = last.map_or(0, |last| last.index + 1);
-        while self
-            .tail
-            .back()
-            .is_some_and(|last| last.log_id.index >= keep)
-        {
+        while self.tail.back().is_some_and(|last| last.log_id.index >= keep) {
             if let Some(entry) = self.tail.pop_back() {
                 self.tail_size -= entry_size(&entry);
             }
@@ -166,19 +149,14 @@ impl LogCore {
             Bound::Excluded(end) => *end,
             Bound::Unbounded => u64::MAX,
         };
-        let first = self
-            .purged
-            .map_or(0, |purged| purged.index + 1)
-            .max(self.first);
+        let first = self.purged.map_or(0, |purged| purged.index + 1).max(self.first);
         let last = self.last.map_or(0, |last| last.index + 1);
         (start.max(first), end.min(last))
     }
 
     /// Where the part in memory begins.
     fn tail_first(&self) -> u64 {
-        self.tail
-            .front()
-            .map_or(u64::MAX, |first| first.log_id.index)
+        self.tail.front().map_or(u64::MAX, |first| first.log_id.index)
     }
 
     /// Entries in memory from `start` to before `end`, as many as fit and at least one.
@@ -239,12 +217,7 @@ impl<R: AsyncRuntime> LogStore<R> {
         core: Rc<RefCell<LogCore>>,
         bounds: Bounds,
     ) -> Self {
-        Self {
-            group,
-            lanes,
-            core,
-            bounds,
-        }
+        Self { group, lanes, core, bounds }
     }
 
     /// Entries from `start` to before `end`, which exist: as many as fit and at least one.
@@ -287,9 +260,7 @@ impl<R: AsyncRuntime> RaftLogReader<TypeConfig<R>> for LogStore<R> {
         let (mut start, end) = self.core.borrow().clamp(&range);
         let mut entries = Vec::new();
         while start < end {
-            let more = self
-                .read_some(start, end, self.bounds.read_size_max)
-                .await?;
+            let more = self.read_some(start, end, self.bounds.read_size_max).await?;
             start += more.len() as u64;
             if entries.is_empty() {
                 entries = more;
@@ -308,25 +279,22 @@ impl<R: AsyncRuntime> RaftLogReader<TypeConfig<R>> for LogStore<R> {
         let (start, end) = self.core.borrow().clamp(&range);
         let reader = &*self;
         let size_max = self.bounds.read_size_max;
-        stream::unfold(
-            (start, Vec::new().into_iter()),
-            move |(start, mut read)| async move {
-                if let Some(entry) = read.next() {
-                    return Some((Ok(entry), (start, read)));
+        stream::unfold((start, Vec::new().into_iter()), move |(start, mut read)| async move {
+            if let Some(entry) = read.next() {
+                return Some((Ok(entry), (start, read)));
+            }
+            if start >= end {
+                return None;
+            }
+            match reader.read_some(start, end, size_max).await {
+                Ok(more) => {
+                    let next = start + more.len() as u64;
+                    let mut read = more.into_iter();
+                    read.next().map(|entry| (Ok(entry), (next, read)))
                 }
-                if start >= end {
-                    return None;
-                }
-                match reader.read_some(start, end, size_max).await {
-                    Ok(more) => {
-                        let next = start + more.len() as u64;
-                        let mut read = more.into_iter();
-                        read.next().map(|entry| (Ok(entry), (next, read)))
-                    }
-                    Err(error) => Some((Err(error), (end, Vec::new().into_iter()))),
-                }
-            },
-        )
+                Err(error) => Some((Err(error), (end, Vec::new().into_iter()))),
+            }
+        })
     }
 
     async fn limited_get_log_entries(
@@ -351,10 +319,7 @@ impl<R: AsyncRuntime> RaftLogStorage<TypeConfig<R>> for LogStore<R> {
 
     async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig<R>>> {
         let core = self.core.borrow();
-        Ok(LogState {
-            last_purged_log_id: core.purged,
-            last_log_id: core.last,
-        })
+        Ok(LogState { last_purged_log_id: core.purged, last_log_id: core.last })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -373,9 +338,7 @@ impl<R: AsyncRuntime> RaftLogStorage<TypeConfig<R>> for LogStore<R> {
 
     async fn save_committed(&mut self, committed: Option<RaftLogId>) -> io::Result<()> {
         if let Some(log_id) = committed {
-            self.lanes
-                .log
-                .save_committed(self.group.0, encode_log_id(&log_id));
+            self.lanes.log.save_committed(self.group.0, encode_log_id(&log_id));
         }
         self.core.borrow_mut().committed = committed;
         Ok(())
@@ -393,10 +356,7 @@ impl<R: AsyncRuntime> RaftLogStorage<TypeConfig<R>> for LogStore<R> {
         {
             let mut core = self.core.borrow_mut();
             for mut entry in entries {
-                records.push((
-                    entry.log_id.index,
-                    encode_entry(&mut entry).map_err(invalid)?,
-                ));
+                records.push((entry.log_id.index, encode_entry(&mut entry).map_err(invalid)?));
                 core.push(entry);
             }
             core.bound(self.bounds.tail_size_max);
@@ -419,9 +379,7 @@ impl<R: AsyncRuntime> RaftLogStorage<TypeConfig<R>> for LogStore<R> {
         self.core.borrow_mut().purge(log_id);
         // Not waited for: entries that come back after a crash are purged again.
         self.lanes.tell(|lanes, done| {
-            lanes
-                .log
-                .purge_to(self.group.0, log_id.index, encode_log_id(&log_id), done);
+            lanes.log.purge_to(self.group.0, log_id.index, encode_log_id(&log_id), done);
         });
         Ok(())
     }

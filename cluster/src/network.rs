@@ -141,10 +141,7 @@ impl<R: AsyncRuntime, T: Transport> Peer<R, T> {
         let call = ask
             .map_err(|error| error.to_string())
             .and_then(|ask| ask.encode().map_err(|error| error.to_string()))
-            .map(|frame| {
-                self.transport
-                    .call(NodeId(target), &self.target_node, self.group, frame)
-            });
+            .map(|frame| self.transport.call(NodeId(target), &self.target_node, self.group, frame));
         async move {
             match R::timeout(timeout, call.map_err(broken)?).await {
                 Ok(Ok(frame)) => match Answer::decode(&frame).map_err(broken)? {
@@ -155,12 +152,7 @@ impl<R: AsyncRuntime, T: Transport> Peer<R, T> {
                     Err(RPCError::Unreachable(Unreachable::new(&error)))
                 }
                 Ok(Err(error)) => Err(broken(error)),
-                Err(_) => Err(RPCError::Timeout(Timeout {
-                    action,
-                    id,
-                    target,
-                    timeout,
-                })),
+                Err(_) => Err(RPCError::Timeout(Timeout { action, id, target, timeout })),
             }
         }
     }
@@ -195,11 +187,7 @@ impl<R: AsyncRuntime, T: Transport> Peer<R, T> {
     ) -> Result<VoteResponse<TypeConfig<R>>, RpcError<R>> {
         let ask = Ok(vote_ask(&request, pre));
         match self.send(RPCTypes::Vote, ask, timeout).await? {
-            Answer::Voted {
-                vote,
-                granted,
-                last,
-            } => Ok(VoteResponse {
+            Answer::Voted { vote, granted, last } => Ok(VoteResponse {
                 vote: vote.into(),
                 vote_granted: granted,
                 last_log_id: last.map(Into::into),
@@ -217,11 +205,8 @@ impl<R: AsyncRuntime, T: Transport> Peer<R, T> {
             return Err(broken("a snapshot without rows"));
         };
         self.transfers.set(self.transfers.get() + 1);
-        let transfer = Transfer {
-            node: self.node,
-            term: vote.leader_id.term,
-            count: self.transfers.get(),
-        };
+        let transfer =
+            Transfer { node: self.node, term: vote.leader_id.term, count: self.transfers.get() };
         let part = |ask, timeout| async move {
             let ask = Ok(ask);
             self.send(RPCTypes::InstallSnapshot, ask, timeout).await
@@ -257,10 +242,7 @@ impl<R: AsyncRuntime, T: Transport> Peer<R, T> {
                 other => return Err(broken(format!("another outcome: {other:?}"))),
             }
         }
-        let end = Ask::SnapshotEnd {
-            transfer: transfer.into(),
-            count: number,
-        };
+        let end = Ask::SnapshotEnd { transfer: transfer.into(), count: number };
         match part(end, INSTALL_TIMEOUT).await? {
             Answer::Installed(vote) => Ok(SnapshotResponse::new(vote.into())),
             other => Err(broken(format!("another answer: {other:?}"))),
@@ -353,10 +335,7 @@ impl<R: AsyncRuntime, T: Transport> RaftNetworkV2<TypeConfig<R>> for Peer<R, T> 
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig<R>>, RpcError<R>> {
         let ask = Ok(transfer_ask(&request));
-        match self
-            .send(RPCTypes::TransferLeader, ask, option.hard_ttl())
-            .await?
-        {
+        match self.send(RPCTypes::TransferLeader, ask, option.hard_ttl()).await? {
             Answer::Taken => Ok(Ok(())),
             other => Err(broken(format!("another answer: {other:?}"))),
         }

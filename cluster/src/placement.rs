@@ -17,13 +17,7 @@ pub fn replica_count(node_count: usize) -> usize {
 /// ascending order.
 pub fn replicas(slot: SlotId, nodes: &[NodeId], replica_count: usize) -> Vec<NodeId> {
     let first = usize::from(slot.0) % nodes.len().max(1);
-    nodes
-        .iter()
-        .cycle()
-        .skip(first)
-        .take(replica_count.min(nodes.len()))
-        .copied()
-        .collect()
+    nodes.iter().cycle().skip(first).take(replica_count.min(nodes.len())).copied().collect()
 }
 
 #[cfg(test)]
@@ -39,15 +33,11 @@ mod tests {
     #[test]
     fn replicas_and_leaders_are_spread_evenly() {
         let nodes: Vec<_> = (1..=4).map(NodeId).collect();
-        let held: Vec<_> = (0..64)
-            .map(|slot| replicas(SlotId(slot), &nodes, 3))
-            .collect();
+        let held: Vec<_> = (0..64).map(|slot| replicas(SlotId(slot), &nodes, 3)).collect();
         assert!(held.iter().all(|replicas| replicas.len() == 3));
         for node in &nodes {
             let holds = held.iter().filter(|replicas| replicas.contains(node));
-            let leads = held
-                .iter()
-                .filter(|replicas| replicas.first() == Some(node));
+            let leads = held.iter().filter(|replicas| replicas.first() == Some(node));
             assert_eq!((holds.count(), leads.count()), (48, 16));
         }
         assert!(replicas(SlotId(3), &[], 3).is_empty());

@@ -70,13 +70,7 @@ pub(crate) fn decode_entry(index: u64, record: &Bytes) -> Result<RaftEntry, Wire
         MEMBERSHIP => EntryPayload::Membership(decode_membership(rest)?),
         _ => return Err(wrong("unknown kind")),
     };
-    Ok(RaftEntry {
-        log_id: RaftLogId {
-            leader_id: LeaderId { term, node_id },
-            index,
-        },
-        payload,
-    })
+    Ok(RaftEntry { log_id: RaftLogId { leader_id: LeaderId { term, node_id }, index }, payload })
 }
 
 /// About how many bytes an entry holds in memory.
@@ -131,10 +125,7 @@ pub(crate) fn decode_log_id(bytes: &[u8]) -> Result<RaftLogId, WireError> {
         Some((&VERSION, rest)) => take_u64(rest).and_then(|(term, rest)| {
             let (node_id, rest) = take_u64(rest)?;
             let (index, end) = take_u64(rest)?;
-            end.is_empty().then_some(RaftLogId {
-                leader_id: LeaderId { term, node_id },
-                index,
-            })
+            end.is_empty().then_some(RaftLogId { leader_id: LeaderId { term, node_id }, index })
         }),
         _ => None,
     };
@@ -156,13 +147,7 @@ mod tests {
 
     fn entry(payload: Payload) -> RaftEntry {
         RaftEntry {
-            log_id: RaftLogId {
-                leader_id: LeaderId {
-                    term: 5,
-                    node_id: 1001,
-                },
-                index: 77,
-            },
+            log_id: RaftLogId { leader_id: LeaderId { term: 5, node_id: 1001 }, index: 77 },
             payload,
         }
     }
@@ -198,13 +183,7 @@ mod tests {
     #[test]
     fn votes_and_positions_come_back() {
         for committed in [false, true] {
-            let vote = Vote {
-                leader_id: LeaderId {
-                    term: 1,
-                    node_id: 2,
-                },
-                committed,
-            };
+            let vote = Vote { leader_id: LeaderId { term: 1, node_id: 2 }, committed };
             let bytes = encode_vote(&vote);
             assert_eq!(decode_vote(&bytes).unwrap(), vote);
             assert!(decode_vote(&bytes.slice(..17)).is_err());

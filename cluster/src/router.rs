@@ -8,7 +8,7 @@ use std::sync::{
 
 use jindou_core::id::{NodeId, ShardId, SlotId};
 
-use crate::types::GroupId;
+use crate::types::{CLUSTER_SLOT, GroupId};
 
 /// Leaders by group. A hint may be late; whoever is asked in vain says so.
 #[derive(Clone, Debug)]
@@ -36,12 +36,7 @@ impl Router {
     /// A table for `slot_count` slots and the cluster's own group, nothing known.
     pub fn new(node: NodeId, shard_count: u16, slot_count: u16) -> Self {
         let table = || (0..=slot_count).map(|_| AtomicU64::new(0)).collect();
-        Self {
-            node,
-            shard_count,
-            leaders: table(),
-            ready: table(),
-        }
+        Self { node, shard_count, leaders: table(), ready: table() }
     }
 
     /// The leader's node, if one is known.
@@ -57,6 +52,8 @@ impl Router {
     /// Where commands for a slot go.
     pub fn route(&self, slot: SlotId) -> Route {
         match self.leader(slot) {
+            // The cluster's own group lives on the first shard.
+            Some(leader) if leader == self.node && slot == CLUSTER_SLOT => Route::Here(ShardId(0)),
             Some(leader) if leader == self.node => Route::Here(ShardId::of(slot, self.shard_count)),
             Some(leader) => Route::Node(leader),
             None => Route::Unknown,
@@ -86,7 +83,6 @@ impl Router {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::CLUSTER_SLOT;
 
     #[test]
     fn commands_go_where_the_leader_is() {
@@ -97,6 +93,8 @@ mod tests {
         router.set(GroupId::CLUSTER, Some(8), true);
         assert_eq!(router.route(SlotId(3)), Route::Here(ShardId(1)));
         assert_eq!(router.route(CLUSTER_SLOT), Route::Node(NodeId(8)));
+        router.set(GroupId::CLUSTER, Some(7), true);
+        assert_eq!(router.route(CLUSTER_SLOT), Route::Here(ShardId(0)));
         assert_eq!(router.ready(), 2);
         assert_eq!(router.leader(SlotId(200)), None);
     }

@@ -90,10 +90,7 @@ impl Shared {
     }
 
     pub(crate) fn propose_failed(&self, proposal: u64) {
-        self.emit(Event::ProposeFailed {
-            slot: self.slot,
-            proposal,
-        });
+        self.emit(Event::ProposeFailed { slot: self.slot, proposal });
     }
 
     pub(crate) fn applied(&self) -> Option<LogId> {
@@ -102,18 +99,11 @@ impl Shared {
 
     /// The shard has applied an entry.
     pub(crate) fn set_applied(&self, log_id: LogId) {
-        if self
-            .applied
-            .get()
-            .is_some_and(|old| old.index >= log_id.index)
-        {
+        if self.applied.get().is_some_and(|old| old.index >= log_id.index) {
             return;
         }
         self.applied.set(Some(log_id));
-        let reached = self
-            .awaited
-            .borrow_mut()
-            .take_if(|(index, _)| *index <= log_id.index);
+        let reached = self.awaited.borrow_mut().take_if(|(index, _)| *index <= log_id.index);
         if let Some((_, waker)) = reached {
             waker.wake();
         }
@@ -127,11 +117,7 @@ impl Shared {
     /// Waits until the shard has applied the entry at `index`.
     pub(crate) async fn wait_applied(&self, index: u64) -> io::Result<()> {
         poll_fn(|cx| {
-            if self
-                .applied
-                .get()
-                .is_some_and(|applied| applied.index >= index)
-            {
+            if self.applied.get().is_some_and(|applied| applied.index >= index) {
                 Poll::Ready(Ok(()))
             } else if self.closed.get() {
                 Poll::Ready(Err(io::Error::other("the group is shut down")))
@@ -166,10 +152,7 @@ impl Shared {
     /// The term of this node's latest blank entry, once the shard has applied it.
     pub(crate) fn led_term(&self) -> Option<u64> {
         let applied = self.applied.get()?.index;
-        self.blank
-            .get()
-            .filter(|blank| blank.index <= applied)
-            .map(|blank| blank.term)
+        self.blank.get().filter(|blank| blank.index <= applied).map(|blank| blank.term)
     }
 
     pub(crate) fn on_asleep(&self, wake: Box<dyn Fn()>) {

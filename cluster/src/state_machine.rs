@@ -61,11 +61,7 @@ impl<R: AsyncRuntime> StateMachine<R> {
         lanes: Rc<Lanes<R>>,
         membership: StoredMembership,
     ) -> Self {
-        Self {
-            shared,
-            lanes,
-            membership,
-        }
+        Self { shared, lanes, membership }
     }
 
     /// The event for an entry. Remembers a membership; openraft asks for it after the batch.
@@ -84,11 +80,7 @@ impl<R: AsyncRuntime> StateMachine<R> {
                 Committed::Membership(bytes)
             }
         };
-        Ok(Event::Committed {
-            slot: self.shared.slot,
-            log_id,
-            body,
-        })
+        Ok(Event::Committed { slot: self.shared.slot, log_id, body })
     }
 
     async fn wait_for_state_lane(&self) {
@@ -114,10 +106,7 @@ impl<R: AsyncRuntime> StateMachine<R> {
             last_log_id: Some(to_raft(applied)),
             last_membership: membership_of(reader.membership.as_deref())?,
         };
-        Ok(Some(Snapshot {
-            meta,
-            snapshot: SnapshotData::Reader(reader),
-        }))
+        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Reader(reader) }))
     }
 
     /// Hands all rows of a reader to the state lane.
@@ -128,11 +117,8 @@ impl<R: AsyncRuntime> StateMachine<R> {
             .await
             .map_err(io::Error::other)?;
         loop {
-            let answer = self
-                .lanes
-                .ask(|_, done| reader.next(done))
-                .await
-                .map_err(io::Error::other)?;
+            let answer =
+                self.lanes.ask(|_, done| reader.next(done)).await.map_err(io::Error::other)?;
             let Outcome::Chunk(chunk) = answer else {
                 return Err(unexpected(&answer));
             };
@@ -253,10 +239,7 @@ impl<R: AsyncRuntime> RaftStateMachine<TypeConfig<R>> for StateMachine<R> {
         self.membership = membership_of(opened.membership.as_deref())?;
         self.shared.reset_applied(applied);
         self.shared.durable.set(applied);
-        self.shared.emit(Event::SlotOpened {
-            slot,
-            rows: Box::new(opened.rows),
-        });
+        self.shared.emit(Event::SlotOpened { slot, rows: Box::new(opened.rows) });
         Ok(())
     }
 
@@ -282,10 +265,9 @@ impl<R: AsyncRuntime> RaftSnapshotBuilder<TypeConfig<R>> for SnapshotBuilder<R> 
                 meta: SnapshotMeta::default(),
                 snapshot: SnapshotData::Position,
             })),
-            Self::Position(meta) => Ok(Snapshot {
-                meta: meta.clone(),
-                snapshot: SnapshotData::Position,
-            }),
+            Self::Position(meta) => {
+                Ok(Snapshot { meta: meta.clone(), snapshot: SnapshotData::Position })
+            }
         }
     }
 }

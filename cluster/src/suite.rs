@@ -1,8 +1,16 @@
 //! openraft's own storage suite, on our log store and state machine over the lanes.
 
-#![expect(clippy::unwrap_used, clippy::expect_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, reason = "tests")]
 
-use std::{cell::RefCell, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    path::Path,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+};
 
 use bytes::Bytes;
 use jindou_core::{
@@ -19,8 +27,6 @@ use openraft::{
     testing::log::{StoreBuilder, Suite},
 };
 
-use tempfile::TempDir;
-
 use crate::{
     Runtime,
     group::spawn,
@@ -31,44 +37,31 @@ use crate::{
     types::{GroupId, TypeConfig},
 };
 
-/// What keeps a disk's directory alive. Dropping it closes the storage and removes the files.
-struct Disk {
-    storage: Storage,
-    _dir: TempDir,
+/// Two nodes, which the tests of the suite get in turns; each test gets slots of its own. The one
+/// that takes a snapshot from one node to the other builds two stores in a row, which must be of
+/// one slot.
+struct Builder {
+    nodes: [NodeLanes; 2],
+    built: AtomicU16,
+    /// With a bound of nothing every read goes to the lane.
+    tail_size_max: usize,
 }
 
-impl Drop for Disk {
-    fn drop(&mut self) {
-        self.storage.close();
-    }
+type NodeLanes = (Arc<dyn LogStorage>, Arc<dyn StateStorage>);
+
+fn memory() -> NodeLanes {
+    (Arc::new(MemoryLog::new()), Arc::new(MemoryState::new()))
 }
 
-type Fresh = (Option<Disk>, Arc<dyn LogStorage>, Arc<dyn StateStorage>);
-
-fn memory() -> Fresh {
-    let (log, state) = (MemoryLog::new(), MemoryState::new());
-    (None, Arc::new(log), Arc::new(state))
-}
-
-fn disk() -> Fresh {
-    let dir = tempfile::tempdir().unwrap();
-    let storage = Storage::open(&StorageOptions {
-        path: dir.path().join("data"),
+fn disk(path: &Path) -> Storage {
+    Storage::open(&StorageOptions {
+        path: path.to_owned(),
         node: NodeId(1),
         slot_count: 64,
         on_fatal: Arc::new(|error| panic!("{error}")),
         on_synced: Arc::new(|_| {}),
     })
-    .unwrap();
-    let (log, state) = (storage.log(), storage.state());
-    (Some(Disk { storage, _dir: dir }), log, state)
-}
-
-/// Makes a fresh node for every test of the suite.
-struct Builder {
-    fresh: fn() -> Fresh,
-    /// With a bound of nothing every read goes to the lane.
-    tail_size_max: usize,
+    .unwrap()
 }
 
 /// The shard of these tests: an applied entry is a row.
@@ -76,33 +69,24 @@ fn apply(state: &dyn StateStorage, from: &CompletionSender, shared: &Shared, eve
     let Event::Committed { slot, log_id, body } = event else {
         return;
     };
-    let row = |value: Bytes| Row::ClusterKey {
-        key: format!("entry {}", log_id.index),
-        value,
-    };
+    let row = |value: Bytes| Row::ClusterKey { key: format!("entry {}", log_id.index), value };
     let rows = match body {
         Committed::Blank => vec![row(Bytes::from_static(b"blank"))],
         Committed::Entry(bytes) => vec![row(bytes)],
         Committed::Membership(bytes) => vec![Row::Membership(bytes)],
     };
-    state.persist(
-        Persist {
-            slot,
-            applied: log_id,
-            rows,
-        },
-        from,
-    );
+    state.persist(Persist { slot, applied: log_id, rows }, from);
     shared.set_applied(log_id);
 }
 
 type Config = TypeConfig<Runtime>;
-type Built = (Option<Disk>, LogStore<Runtime>, StateMachine<Runtime>);
+type Built = ((), LogStore<Runtime>, StateMachine<Runtime>);
 
-impl StoreBuilder<Config, LogStore<Runtime>, StateMachine<Runtime>, Option<Disk>> for Builder {
+impl StoreBuilder<Config, LogStore<Runtime>, StateMachine<Runtime>> for Builder {
     async fn build(&self) -> Result<Built, StorageError<Config>> {
-        let group = GroupId::of(SlotId(3));
-        let (guard, log, state) = (self.fresh)();
+        let built = self.built.fetch_add(1, Ordering::Relaxed);
+        let group = GroupId::of(SlotId(built / 2));
+        let (log, state) = self.nodes[usize::from(built % 2)].clone();
         let (sender, receiver) = completions(ShardId(0), Arc::new(|| {}));
         let lanes = Lanes::new(log, state.clone(), sender.clone());
         let pumped = lanes.clone();
@@ -130,20 +114,14 @@ impl StoreBuilder<Config, LogStore<Runtime>, StateMachine<Runtime>, Option<Disk>
             });
             Shared::new(group, 0, sink, opened.rows.applied)
         });
-        let bounds = Bounds {
-            tail_size_max: self.tail_size_max,
-            read_size_max: 400,
-        };
+        let bounds = Bounds { tail_size_max: self.tail_size_max, read_size_max: 400 };
         let store = LogStore::new(group, lanes.clone(), core, bounds);
-        Ok((guard, store, StateMachine::new(shared, lanes, membership)))
+        Ok(((), store, StateMachine::new(shared, lanes, membership)))
     }
 }
 
-fn check(fresh: fn() -> Fresh, tail_size_max: usize) {
-    let builder = Builder {
-        fresh,
-        tail_size_max,
-    };
+fn check(nodes: [NodeLanes; 2], tail_size_max: usize) {
+    let builder = Builder { nodes, built: AtomicU16::new(0), tail_size_max };
     Runtime::new(1).block_on(async move {
         Suite::test_all(builder).await.expect("the suite passes");
     });
@@ -151,15 +129,20 @@ fn check(fresh: fn() -> Fresh, tail_size_max: usize) {
 
 #[test]
 fn the_suite_passes_in_memory() {
-    check(memory, 1 << 20);
+    check([memory(), memory()], 1 << 20);
 }
 
 #[test]
 fn the_suite_passes_when_every_read_goes_to_the_lane() {
-    check(memory, 0);
+    check([memory(), memory()], 0);
 }
 
 #[test]
 fn the_suite_passes_on_disk() {
-    check(disk, 1_000);
+    let dir = tempfile::tempdir().unwrap();
+    let nodes = ["one", "two"].map(|name| disk(&dir.path().join(name)));
+    check(nodes.each_ref().map(|node| (node.log(), node.state())), 1_000);
+    for node in nodes {
+        node.close();
+    }
 }

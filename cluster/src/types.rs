@@ -4,6 +4,7 @@ use std::{cmp::Ordering, fmt, marker::PhantomData};
 
 use bytes::Bytes;
 use jindou_core::id::{LogId, SlotId};
+pub use jindou_core::shard::CLUSTER_SLOT;
 use openraft::{AsyncRuntime, EntryPayload, RaftTypeConfig, impls::leader_id_adv};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -12,9 +13,6 @@ use crate::proposal::WriteResponder;
 /// A Raft group of a cluster: 0 is the cluster's own state, slot s is group s + 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct GroupId(pub u16);
-
-/// The slot under which the core and the state store know group 0.
-pub const CLUSTER_SLOT: SlotId = SlotId(u16::MAX);
 
 impl GroupId {
     /// The group of the cluster's own state.
@@ -34,11 +32,7 @@ impl GroupId {
 
 impl fmt::Display for GroupId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if *self == Self::CLUSTER {
-            f.write_str("the cluster's group")
-        } else {
-            self.slot().fmt(f)
-        }
+        if *self == Self::CLUSTER { f.write_str("the cluster's group") } else { self.slot().fmt(f) }
     }
 }
 
@@ -120,20 +114,13 @@ impl<R: AsyncRuntime> RaftTypeConfig for TypeConfig<R> {
 
 /// The core's form of a position.
 pub(crate) fn to_core(log_id: &RaftLogId) -> LogId {
-    LogId {
-        term: log_id.leader_id.term,
-        node: log_id.leader_id.node_id,
-        index: log_id.index,
-    }
+    LogId { term: log_id.leader_id.term, node: log_id.leader_id.node_id, index: log_id.index }
 }
 
 /// openraft's form of a position.
 pub(crate) fn to_raft(log_id: LogId) -> RaftLogId {
     RaftLogId {
-        leader_id: LeaderId {
-            term: log_id.term,
-            node_id: log_id.node,
-        },
+        leader_id: LeaderId { term: log_id.term, node_id: log_id.node },
         index: log_id.index,
     }
 }

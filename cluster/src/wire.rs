@@ -18,10 +18,7 @@ pub struct WireError {
 
 impl WireError {
     pub(crate) fn new(what: &'static str, reason: impl ToString) -> Self {
-        Self {
-            what,
-            reason: reason.to_string(),
-        }
+        Self { what, reason: reason.to_string() }
     }
 }
 
@@ -35,21 +32,14 @@ pub(crate) struct WireLogId {
 
 impl From<RaftLogId> for WireLogId {
     fn from(log_id: RaftLogId) -> Self {
-        Self {
-            term: log_id.leader_id.term,
-            node: log_id.leader_id.node_id,
-            index: log_id.index,
-        }
+        Self { term: log_id.leader_id.term, node: log_id.leader_id.node_id, index: log_id.index }
     }
 }
 
 impl From<WireLogId> for RaftLogId {
     fn from(log_id: WireLogId) -> Self {
         Self {
-            leader_id: LeaderId {
-                term: log_id.term,
-                node_id: log_id.node,
-            },
+            leader_id: LeaderId { term: log_id.term, node_id: log_id.node },
             index: log_id.index,
         }
     }
@@ -65,21 +55,14 @@ pub(crate) struct WireVote {
 
 impl From<Vote> for WireVote {
     fn from(vote: Vote) -> Self {
-        Self {
-            term: vote.leader_id.term,
-            node: vote.leader_id.node_id,
-            committed: vote.committed,
-        }
+        Self { term: vote.leader_id.term, node: vote.leader_id.node_id, committed: vote.committed }
     }
 }
 
 impl From<WireVote> for Vote {
     fn from(vote: WireVote) -> Self {
         Self {
-            leader_id: LeaderId {
-                term: vote.term,
-                node_id: vote.node,
-            },
+            leader_id: LeaderId { term: vote.term, node_id: vote.node },
             committed: vote.committed,
         }
     }
@@ -126,19 +109,13 @@ impl TryFrom<WireMembership> for Membership {
     type Error = WireError;
 
     fn try_from(wire: WireMembership) -> Result<Self, WireError> {
-        let configs: Vec<BTreeSet<u64>> = wire
-            .configs
-            .into_iter()
-            .map(|config| config.into_iter().collect())
-            .collect();
+        let configs: Vec<BTreeSet<u64>> =
+            wire.configs.into_iter().map(|config| config.into_iter().collect()).collect();
         let nodes: BTreeMap<u64, Node> = wire
             .members
             .into_iter()
             .map(|member| {
-                let node = Node {
-                    addr: member.addr,
-                    api_url: member.api_url,
-                };
+                let node = Node { addr: member.addr, api_url: member.api_url };
                 (member.id, node)
             })
             .collect();
@@ -159,10 +136,7 @@ pub(crate) struct WireStoredMembership {
 
 impl From<&StoredMembership> for WireStoredMembership {
     fn from(stored: &StoredMembership) -> Self {
-        Self {
-            log_id: (*stored.log_id()).map(Into::into),
-            membership: stored.membership().into(),
-        }
+        Self { log_id: (*stored.log_id()).map(Into::into), membership: stored.membership().into() }
     }
 }
 
@@ -170,10 +144,7 @@ impl TryFrom<WireStoredMembership> for StoredMembership {
     type Error = WireError;
 
     fn try_from(wire: WireStoredMembership) -> Result<Self, WireError> {
-        Ok(Self::new(
-            wire.log_id.map(Into::into),
-            wire.membership.try_into()?,
-        ))
+        Ok(Self::new(wire.log_id.map(Into::into), wire.membership.try_into()?))
     }
 }
 
@@ -258,13 +229,7 @@ mod tests {
     #[test]
     fn a_membership_comes_back_from_its_bytes() {
         let stored = StoredMembership::new(
-            Some(RaftLogId {
-                leader_id: LeaderId {
-                    term: 3,
-                    node_id: 2,
-                },
-                index: 9,
-            }),
+            Some(RaftLogId { leader_id: LeaderId { term: 3, node_id: 2 }, index: 9 }),
             membership(),
         );
         let bytes = encode_stored_membership(&stored).unwrap();

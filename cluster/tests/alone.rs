@@ -226,8 +226,7 @@ fn what_was_not_durable_at_the_crash_was_not_confirmed() {
             Runtime::sleep(Duration::from_millis(1)).await;
         }
         for more in 0..20 {
-            node.groups
-                .propose(SLOT, proposal + more, entry(proposal + more, 64));
+            node.groups.propose(SLOT, proposal + more, entry(proposal + more, 64));
         }
         Runtime::sleep(Duration::from_millis(50)).await;
         assert!(node.count(SLOT) <= proposal);
@@ -257,10 +256,9 @@ fn a_failed_fsync_stops_the_group_and_fails_its_proposals() {
         let broken = Rc::new(Cell::new(false));
         let is_broken = broken.clone();
         let meddle: Meddle = Rc::new(move |answer| match answer {
-            Ok(Outcome::Done) if is_broken.get() => Err(StorageError::Poisoned {
-                database: "log",
-                reason: "no space left".into(),
-            }),
+            Ok(Outcome::Done) if is_broken.get() => {
+                Err(StorageError::Poisoned { database: "log", reason: "no space left".into() })
+            }
             other => other,
         });
         let (log, state) = lanes();

@@ -144,15 +144,8 @@ impl Cluster {
     async fn boot(&mut self, id: u64) {
         let lanes = self.lanes.entry(id);
         let (log, state) = lanes.or_insert_with(|| Lanes::new(self.on_disk)).open(id);
-        let wire = Wire {
-            from: NodeId(id),
-            world: self.world.clone(),
-        };
-        let options = Options {
-            keep_count: 20,
-            purge_count_min: 1,
-            ..Options::default()
-        };
+        let wire = Wire { from: NodeId(id), world: self.world.clone() };
+        let options = Options { keep_count: 20, purge_count_min: 1, ..Options::default() };
         let node = TestNode::start(id, log, state, wire, options, no_meddling());
         {
             let mut world = self.world.borrow_mut();
@@ -351,19 +344,12 @@ fn a_minority_confirms_nothing_and_agrees_later() {
             lost.groups.propose(SLOT, proposal, entry(proposal, 500));
         }
         let others: Vec<u64> = (1..=3).filter(|id| *id != old).collect();
-        until("another leads", || {
-            others.iter().any(|id| cluster.nodes[id].is_leading(SLOT))
-        })
-        .await;
+        until("another leads", || others.iter().any(|id| cluster.nodes[id].is_leading(SLOT))).await;
         assert_eq!(lost.count(SLOT), 10);
-        let heir = others
-            .iter()
-            .find(|id| cluster.nodes[id].is_leading(SLOT))
-            .unwrap();
+        let heir = others.iter().find(|id| cluster.nodes[id].is_leading(SLOT)).unwrap();
         for _ in 0..10 {
             let node = &cluster.nodes[heir];
-            node.groups
-                .propose(SLOT, cluster.next, entry(cluster.next, 500));
+            node.groups.propose(SLOT, cluster.next, entry(cluster.next, 500));
             cluster.next += 1;
         }
         cluster.world.borrow_mut().cut.clear();

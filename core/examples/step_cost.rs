@@ -6,6 +6,8 @@
     clippy::unwrap_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
+    clippy::disallowed_types,
+    clippy::disallowed_methods,
     reason = "a measuring program"
 )]
 
@@ -132,8 +134,7 @@ fn main() {
         if round == ROUNDS / 10 {
             (sends, warm, bench.effects) = (0, bench.stepped_ns, 0);
         }
-        for place in 0..2 * PAIRS {
-            let cipher = &ciphers[place];
+        for (place, cipher) in ciphers.iter().enumerate() {
             let mut sealed = Vec::new();
             cipher.seal(&payload, &mut sealed);
             let (peer, number) = (format!("user-{}", place ^ 1), format!("{place}-{round}-no"));

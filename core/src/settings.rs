@@ -39,6 +39,8 @@ pub struct Settings {
     pub retry_count_max: u8,
     /// RECVs of one connection that may wait for their RECVACK; older ones are not repeated.
     pub unacked_count_max: usize,
+    /// The same in bytes of content.
+    pub unacked_size_max: usize,
     /// A send or change that has no answer after this time is answered with an error.
     pub request_ms: u64,
     /// Remembered sends per slot (G4).
@@ -81,6 +83,7 @@ impl Default for Settings {
             retry_scan_ms: 30_000,
             retry_count_max: 5,
             unacked_count_max: 4_096,
+            unacked_size_max: 4 << 20,
             request_ms: 5_000,
             dedupe_count_max: 16_384,
             dedupe_ms: 15 * 60_000,

@@ -308,3 +308,26 @@ fn a_caller_that_waits_too_long_is_told_so() {
     world.release_commits();
     assert_eq!(world.send_wait(ann, "bob", 1, "1").1, 1, "unknown, never twice");
 }
+
+#[test]
+fn whoever_waits_is_told_when_the_leader_resigns() {
+    let mut world = World::new(1);
+    let ann = world.connect("ann");
+    world.send_wait(ann, "bob", 1, "0");
+    world.hold_commits = true;
+    world.send(ann, "bob", 1, "1");
+    world.run();
+    world.send(ann, "bob", 1, "2");
+    world.run();
+    world.lead_all(false);
+    let reasons: Vec<u64> = world
+        .heard(ann)
+        .iter()
+        .map(|o| o["result"]["reasonCode"].as_u64().unwrap())
+        .collect();
+    assert_eq!(reasons, [15, 15]);
+    world.lead_all(true);
+    world.release_commits();
+    assert_eq!(world.send_wait(ann, "bob", 1, "1").1, 2, "it was committed after all");
+    assert_eq!(world.send_wait(ann, "bob", 1, "2").1, 3, "it was not");
+}

@@ -52,6 +52,13 @@ impl NodeHealth {
         let _ = self.fault.set(text);
     }
 
+    /// Whether every group serves and nothing speaks against it.
+    pub(super) fn is_ready(&self) -> bool {
+        self.serving.load(Ordering::Acquire) > self.slot_count
+            && !self.draining.load(Ordering::Acquire)
+            && self.fault.get().is_none()
+    }
+
     pub(super) fn report(&self) -> Health {
         // Group 0 counts as one more.
         let groups = self.slot_count + 1;
@@ -92,10 +99,13 @@ mod tests {
         assert_eq!(health.report().fault, Some(Fault::NoSlots));
         health.set_serving(true);
         assert_eq!(health.report().fault, Some(Fault::NotReady));
+        assert!(!health.is_ready());
         health.set_serving(true);
         health.set_serving(true);
         assert_eq!(health.report().fault, None);
+        assert!(health.is_ready());
         health.set_draining();
+        assert!(!health.is_ready());
         assert_eq!(health.report().fault, Some(Fault::Draining));
         health.set_fault("disk".into());
         assert_eq!(health.report().fault, Some(Fault::Storage));

@@ -79,6 +79,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         http_admission: Admission::new(config.limits.connection_max, 0),
         synced: receivers.into(),
         listeners,
+        bells: bells.clone(),
     };
     let shards = jindou_net::start(
         &ShardsSettings {
@@ -90,7 +91,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         async move |context| shard::run(context, parts).await,
     )?;
     let wakers = (0..shard_count).filter_map(|n| shards.waker(ShardId(n))).collect();
-    let _ = bells.set(Bells { wakers, stop: shards.stop() });
+    // A group may have begun to serve before there was a bell to ring.
+    bells.get_or_init(|| Bells { wakers, stop: shards.stop() }).wake();
     tracing::info!(
         "node {} runs on {shard_count} shard(s), data in {}",
         config.cluster.node_id,
@@ -108,6 +110,14 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
 struct Bells {
     wakers: Vec<ShardWaker>,
     stop: Stop,
+}
+
+impl Bells {
+    fn wake(&self) {
+        for waker in &self.wakers {
+            waker.wake();
+        }
+    }
 }
 
 /// Opens the data directory. What becomes durable is told to every shard; a database that fails
@@ -135,8 +145,8 @@ fn open_storage(
                 // A shard that has ended wants to know nothing.
                 let _ = sender.send(moved.to_vec());
             }
-            for waker in bells.get().iter().flat_map(|bells| &bells.wakers) {
-                waker.wake();
+            if let Some(bells) = bells.get() {
+                bells.wake();
             }
         }
     };

@@ -1,6 +1,12 @@
 //! One shard's thread: groups, rules, sockets and API, wired together.
 
-use std::{cell::RefCell, collections::BTreeMap, net::TcpListener, rc::Rc, sync::Arc};
+use std::{
+    cell::RefCell,
+    collections::BTreeMap,
+    net::TcpListener,
+    rc::Rc,
+    sync::{Arc, OnceLock},
+};
 
 use anyhow::Context as _;
 use jindou_api::{Api, ApiSettings};
@@ -15,6 +21,7 @@ use jindou_net::{Admission, Driver, Handle, HttpSettings, Machine, ShardContext}
 use jindou_storage::{LogStorage, StateStorage, completions};
 
 use super::{
+    Bells,
     executor::{NodeExecutor, ShardGroups, drain_completions},
     health::NodeHealth,
     http::{Door, Service, ShardNode},
@@ -40,6 +47,7 @@ pub(super) struct Parts {
     pub(super) synced: Arc<[flume::Receiver<Synced>]>,
     /// By listener, by shard.
     pub(super) listeners: Arc<Listeners>,
+    pub(super) bells: Arc<OnceLock<Bells>>,
 }
 
 /// The sockets that were bound before the shards started, one of each per shard.
@@ -84,7 +92,7 @@ async fn run_to_end(context: ShardContext, parts: Parts) -> anyhow::Result<()> {
         log: parts.log.clone(),
         state: parts.state.clone(),
         completions: completions.clone(),
-        sink: sink(&handle, &parts.health),
+        sink: sink(&handle, &parts),
         transport: NoPeers,
         router: parts.router.clone(),
         options: Options::default(),
@@ -115,9 +123,10 @@ async fn run_to_end(context: ShardContext, parts: Parts) -> anyhow::Result<()> {
     opened
 }
 
-/// The groups' way into the shard's inbox; leadership is noted for /health on the way.
-fn sink(handle: &Handle, health: &Arc<NodeHealth>) -> Sink {
-    let (handle, health) = (handle.clone(), health.clone());
+/// The groups' way into the shard's inbox; leadership is noted for /health on the way, and the
+/// last group that begins to serve opens the doors of all shards.
+fn sink(handle: &Handle, parts: &Parts) -> Sink {
+    let (handle, health, bells) = (handle.clone(), parts.health.clone(), parts.bells.clone());
     Rc::new(move |event| {
         let leading = match &event {
             Event::Leading { leading, .. } => Some(*leading),
@@ -126,6 +135,9 @@ fn sink(handle: &Handle, health: &Arc<NodeHealth>) -> Sink {
         handle.push(event);
         if let Some(leading) = leading {
             health.set_serving(leading);
+            if let Some(bells) = bells.get().filter(|_| health.is_ready()) {
+                bells.wake();
+            }
         }
     })
 }
@@ -145,7 +157,10 @@ async fn open_groups(groups: &ShardGroups, id: ShardId, parts: &Parts) -> anyhow
     Ok(())
 }
 
-/// Opens the doors of this shard.
+/// Opens the doors of this shard: those of the API at once, so that /health can be asked, those of
+/// the clients when every group serves. Until then clients wait in the kernel's queue. A CONNECT
+/// that came to a slot without a leader would have to be refused, and there are SDKs that never
+/// try again after a refusal.
 fn serve(handle: &Handle, id: ShardId, parts: &Parts) -> anyhow::Result<()> {
     let place = usize::from(id.0);
     let own = |listeners: &[TcpListener]| {
@@ -166,10 +181,24 @@ fn serve(handle: &Handle, id: ShardId, parts: &Parts) -> anyhow::Result<()> {
             handle.serve_http(socket, parts.http_admission.clone(), parts.http, service)?;
         }
     }
+    let mut waiting = Vec::new();
     for (sockets, port) in [(&listeners.tcp, Port::Tcp), (&listeners.ws, Port::Ws)] {
-        if let Some(socket) = own(sockets)? {
-            handle.listen(socket, port, parts.admission.clone())?;
-        }
+        waiting.extend(own(sockets)?.map(|socket| (socket, port)));
     }
+    let (admission, health, bells) =
+        (parts.admission.clone(), parts.health.clone(), parts.bells.clone());
+    handle.add_source(move |handle| {
+        if !waiting.is_empty() && health.is_ready() {
+            let open = |(socket, port)| handle.listen(socket, port, admission.clone());
+            if let Err(error) = waiting.drain(..).try_for_each(open) {
+                tracing::error!("shard {} cannot accept clients: {error}", id.0);
+                health.set_fault(error.to_string());
+                if let Some(bells) = bells.get() {
+                    bells.stop.drain();
+                }
+            }
+        }
+        false
+    });
     Ok(())
 }

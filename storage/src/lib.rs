@@ -28,6 +28,23 @@
 //! assert!(matches!(receiver.try_recv(), Ok(Completion::Answer { token: 42, result: Ok(_) })));
 //! ```
 //!
+//! What a shard asks of them:
+//!
+//! | of | request | answer, and when |
+//! |---|---|---|
+//! | log | `append`, `save_vote`, `truncate_after`, `purge_to` | `Done`, when it is fsynced |
+//! | log | `save_committed` | none; durable with the next fsync |
+//! | log | `read`, `load` | `Entries`, `Log`, behind the group's earlier requests |
+//! | state | `persist` | `Completion::Persisted`, when it is taken over |
+//! | state | `read`, `open_slot`, `hash`, `snapshot` | `Rows`, `Slot`, `Hash`, `Snapshot`, of a moment behind every earlier `persist` |
+//! | state | `install_begin`, `install_chunk`, `install_end` | `Done`, `Done`, `Slot`, when the new rows are durable |
+//! | state | `sync` | `Synced`, when everything before it is durable; [`OnSynced`] tells without being asked |
+//!
+//! Every queue is bounded in bytes. The log refuses an append when its queue is full and gives it
+//! back; the state takes everything, since what was applied can't be refused, and whoever applies
+//! watches what is under way. A failed write or fsync ends a lane for good: [`OnFatal`] is called,
+//! and everything from then on is answered [`StorageError::Poisoned`].
+//!
 //! For real, [`Storage::open`] gives both handles; [`MemoryLog`] and [`MemoryState`] are their
 //! twins for tests and the simulator, held to the same contract by the same tests.
 

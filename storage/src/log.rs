@@ -1,5 +1,6 @@
 //! The log of all groups of a node: what it promises, whoever keeps it.
 
+mod batch;
 mod index;
 mod lane;
 mod recycler;

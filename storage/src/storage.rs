@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc, thread};
 use jindou_core::id::NodeId;
 
 use crate::{
-    dir::DataDir,
+    dir::{DataDir, sync_dir},
     error::OpenError,
     log::{LogLane, LogOptions, LogStorage, OnFatal},
     state::{OnSynced, StateLane, StateOptions, StateStorage},
@@ -53,7 +53,11 @@ impl Storage {
             path: dir.log(),
             reason: "recovery panicked".into(),
         })??;
-        Ok(Self { log: Arc::new(log), state: Arc::new(state?), dir })
+        let state = state?;
+        // The databases' own names are durable, too, before anything in them is.
+        sync_dir(dir.root())
+            .map_err(|source| OpenError::Io { path: dir.root().to_owned(), source })?;
+        Ok(Self { log: Arc::new(log), state: Arc::new(state), dir })
     }
 
     /// A handle of the log.

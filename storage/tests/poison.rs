@@ -1,6 +1,6 @@
 //! A write that fails is final: nobody is told that something is durable afterwards.
 
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
 
 use std::{
     path::Path,

@@ -539,7 +539,8 @@ class Play:
     def __init__(self, scenario, server, peer):
         self.sc, self.server, self.peer, self.node = scenario, server, peer, server.nodes[0]
         self.run = "".join(random.choices("abcdefghijkmnpqrstuvwxyz23456789", k=6))
-        self.env, self.conns, self.hooks_seen, self.sends = {"run": self.run}, {}, set(), itertools.count(1)
+        ports = {f"{k}_port": "|".join(str(n.ports[k]) for n in server.nodes) for k in PORTS}
+        self.env, self.conns, self.hooks_seen, self.sends = {"run": self.run} | ports, {}, set(), itertools.count(1)
         self.hook_from = len(server.listener.hooks)
 
     async def all(self):

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use crate::programs::{python, repository};
-use crate::support::alone;
+use crate::support::{alone, program};
 
 #[test]
 fn every_scenario_of_the_list_holds() {
@@ -11,7 +11,9 @@ fn every_scenario_of_the_list_holds() {
     let _alone = alone();
     let output = Command::new(python)
         .arg(repository("tests/conformance/run.py"))
-        .args(["--bin", env!("CARGO_BIN_EXE_jindou"), "--jobs", "4", "--list"])
+        .arg("--bin")
+        .arg(program())
+        .args(["--jobs", "4", "--list"])
         .arg(repository("tests/conformance/holds.txt"))
         .output()
         .unwrap();

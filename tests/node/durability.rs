@@ -36,6 +36,7 @@ fn g1_to_g7_hold_over_kills_on_a_disk_that_loses_what_was_not_fsynced() {
     node.set("LD_PRELOAD", shim::library("lossy").to_str().unwrap());
     node.set("JINDOU_SHIM_ROOT", data.to_str().unwrap());
     node.set("JINDOU_SHIM_SHADOW", shadow.to_str().unwrap());
+    node.set("JINDOU_SHIM_FSYNC_US", "5000");
     node.launch();
     node.wait_ready();
     survive(dice, node, rounds, |node| {

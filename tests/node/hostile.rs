@@ -68,6 +68,12 @@ fn until_closed(socket: &mut TcpStream) -> Vec<u8> {
     said
 }
 
+/// Of the doors that a single node need not have, those that it has.
+fn optional_doors(node: &Node) -> Vec<String> {
+    let doors = [node.demo(), node.cluster()];
+    doors.into_iter().filter(|address| TcpStream::connect(address).is_ok()).collect()
+}
+
 /// The head of a frame of this type and remaining length.
 fn head(kind: u8, mut size: u32) -> Vec<u8> {
     let mut out = vec![kind << 4];
@@ -86,9 +92,8 @@ fn g17_garbage_on_every_port_harms_only_its_sender() {
     let mut dice = Dice::new("hostile::g17_garbage_on_every_port_harms_only_its_sender");
     let mut node = Node::start();
     let mut pair = Pair::new(&node);
-    let cluster = node.cluster();
-    let addresses =
-        [node.tcp(), node.ws(), node.api_address(), node.manager(), node.demo(), cluster];
+    let mut addresses = vec![node.tcp(), node.ws(), node.api_address(), node.manager()];
+    addresses.extend(optional_doors(&node));
     let openings: [&[u8]; 8] = [
         b"",
         b"{",
@@ -196,14 +201,16 @@ fn g17_a_session_written_byte_by_byte_is_a_session() {
 fn g17_whole_frames_before_a_bad_one_are_handled() {
     let mut node = Node::start();
     let mut pair = Pair::new(&node);
+    let mut peer = Client::connect(&node, "peer", Transport::Tcp);
     for bad in [vec![0x00, 0x00], vec![0xd0, 0x00], vec![0xf0, 0x01, 0x00], vec![0x30, 0x02, 0, 0]]
     {
         let mut sender = Client::connect(&node, "sender", Transport::Tcp);
         let no = format!("{bad:?}");
-        let (client_seq, good) = sender.frame(&Channel::person("peer"), &no, b"kept");
+        let (_, good) = sender.frame(&Channel::person("peer"), &no, b"kept");
         sender.raw(&[good, bad].concat()).unwrap();
-        assert_eq!(sender.ack(client_seq).reason, 1, "before {no}");
+        // The connection may end before the SENDACK: the sender would send again.
         sender.closed();
+        assert_eq!(peer.receive().client_msg_no, no);
         pair.chat();
     }
     pair.end(&mut node);
@@ -319,7 +326,9 @@ fn g17_strange_http_is_refused_and_harms_nobody() {
         "POST /channel HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         "POST /channel HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
     ];
-    for address in [node.api_address(), node.manager(), node.demo()] {
+    let mut addresses = vec![node.api_address(), node.manager()];
+    addresses.extend(optional_doors(&node).into_iter().filter(|address| *address == node.demo()));
+    for address in addresses {
         for case in cases {
             let mut socket = TcpStream::connect(&address).unwrap();
             let _ = socket.write_all(case.as_bytes());

@@ -1,3 +1,5 @@
+#![expect(clippy::indexing_slicing, clippy::wildcard_enum_match_arm, reason = "tests")]
+
 use jindou_core::request::{Failure, Traffic};
 
 use super::*;

@@ -1,4 +1,9 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
 
 use jindou_core::{message::SharedMessage, request::Failure};
 use proptest::prelude::*;
@@ -152,9 +157,12 @@ fn the_bound_follows_client_seqs_unread_mode_and_deletion() {
         sync(r#","last_msg_seqs":"g:2:2","version":1"#),
         [item_of("g", 2, 3, 1, &[3]), d.clone()]
     );
-    assert_eq!(sync(r#","exclude_channel_types":[2,7]"#), [a.clone()]);
-    assert_eq!(sync(r#","exclude_channel_types":"Ag==""#), [a.clone()]);
-    assert_eq!(sync(r#","exclude_channel_types":[1,2],"last_msg_seqs":"g:2:0""#), [g.clone()]);
+    assert_eq!(sync(r#","exclude_channel_types":[2,7]"#), std::slice::from_ref(&a));
+    assert_eq!(sync(r#","exclude_channel_types":"Ag==""#), std::slice::from_ref(&a));
+    assert_eq!(
+        sync(r#","exclude_channel_types":[1,2],"last_msg_seqs":"g:2:0""#),
+        std::slice::from_ref(&g)
+    );
     assert_eq!(sync(r#","exclude_channel_types":null"#), [g, a, d]);
     for count in ["0", "-1"] {
         let body = format!(r#"{{"uid":"b","msg_count":{count}}}"#);
@@ -310,6 +318,36 @@ fn failures_have_their_texts() {
     ] {
         assert_eq!(failing(kind, failure).post("/conversation/sync", body), err(text));
     }
+}
+
+#[test]
+fn conversations_beyond_the_bound_in_bytes_are_asked_again() {
+    let rows: Vec<_> = (0..5).map(|n| (group(&format!("g{n}")), row(0, 0))).collect();
+    let logs: Logs = rows.iter().map(|(channel, _)| (channel.clone(), 3, 0)).collect();
+    // A shard shows two messages per answer, whatever is asked.
+    let bounded = move |bound: usize| {
+        let (rows, logs) = (rows.clone(), logs.clone());
+        Fixture::answers(move |_, request| match request {
+            Request::Conversations { .. } => Reply::Conversations(rows.clone()),
+            Request::Digests { uid, items } => {
+                let mut left = bound;
+                let one = |query| {
+                    let mut digest = digest(&logs, uid, query);
+                    digest.recents.truncate(left);
+                    left -= digest.recents.len();
+                    digest
+                };
+                Reply::Digests(items.iter().map(one).collect())
+            }
+            other => unreachable!("{other:?}"),
+        })
+    };
+    let body = r#"{"uid":"b","msg_count":3}"#;
+    let found = shown(&bounded(2), body);
+    let ids: Vec<&str> = found.iter().map(|item| item.0.as_str()).collect();
+    assert_eq!(ids, ["g0", "g1", "g2", "g3", "g4"]);
+    assert!(found.iter().all(|item| item.1 == 3 && item.2 == 3 && item.4.first() == Some(&3)));
+    assert_eq!(bounded(0).post("/conversation/sync", body), err(NO_RECENTS));
 }
 
 #[test]

@@ -112,14 +112,18 @@ pub fn fuzz_body(bytes: &[u8]) {
     one::<user::DeviceQuitBody>(bytes);
     one::<connection::EndBody>(bytes);
     one::<channel::ChannelBody>(bytes);
+    one::<channel::InfoBody>(bytes);
+    one::<channel::DeleteBody>(bytes);
     one::<list::SubscriberBody>(bytes);
     one::<list::ListBody>(bytes);
+    one::<list::ClearBody>(bytes);
     one::<message::SendBody>(bytes);
     one::<message::SendBatchBody>(bytes);
     one::<history::SyncBody>(bytes);
     one::<conversation::ReadBody>(bytes);
     one::<conversation::SyncBody>(bytes);
     one::<conversation::ByChannelsBody>(bytes);
+    one::<conversation::UidBody>(bytes);
     let _ = base64::decode(bytes);
     let _ = to_json(&String::from_utf8_lossy(bytes));
     conversation::fuzz_last_seqs(&String::from_utf8_lossy(bytes));

@@ -1,3 +1,5 @@
+#![expect(clippy::wildcard_enum_match_arm, reason = "tests")]
+
 use super::*;
 use crate::testing::{Fixture, err, fine};
 

@@ -172,9 +172,9 @@ fn client(mut socket: TcpStream, transport: Transport, shared: &Shared, fault: F
                                 jsonrpc::encode_send_result(out, &id, &ack)
                             });
                         }
-                        RpcCall::Ping => put(framing, &mut out, |out| {
-                            jsonrpc::encode_ping_result(out, &id)
-                        }),
+                        RpcCall::Ping => {
+                            put(framing, &mut out, |out| jsonrpc::encode_ping_result(out, &id))
+                        }
                         RpcCall::Recvack(_) | RpcCall::Disconnect { .. } => {}
                     }
                 }
@@ -191,18 +191,12 @@ fn client(mut socket: TcpStream, transport: Transport, shared: &Shared, fault: F
                         message_no: send.client_msg_no,
                         payload: &plain,
                     };
-                    let ack = Sendack {
-                        client_seq: send.client_seq,
-                        ..deliver(shared, &post, fault)
-                    };
-                    framing
-                        .write(&mut out, |out| encode(&Frame::Sendack(ack), 5, out))
-                        .unwrap();
+                    let ack =
+                        Sendack { client_seq: send.client_seq, ..deliver(shared, &post, fault) };
+                    framing.write(&mut out, |out| encode(&Frame::Sendack(ack), 5, out)).unwrap();
                 }
                 Incoming::Frame(Frame::Ping) => {
-                    framing
-                        .write(&mut out, |out| encode(&Frame::Pong, 5, out))
-                        .unwrap();
+                    framing.write(&mut out, |out| encode(&Frame::Pong, 5, out)).unwrap();
                 }
                 _ => {}
             }
@@ -210,11 +204,7 @@ fn client(mut socket: TcpStream, transport: Transport, shared: &Shared, fault: F
         drop(feed);
         if let Some((uid, entry)) = &session {
             inbound.set_version(entry.version);
-            shared
-                .lock()
-                .unwrap()
-                .sessions
-                .insert(uid.clone(), entry.clone());
+            shared.lock().unwrap().sessions.insert(uid.clone(), entry.clone());
         }
         if writer.lock().unwrap().write_all(&out).is_err() {
             return;
@@ -247,11 +237,7 @@ fn deliver(shared: &Shared, post: &Post<'_>, fault: Fault) -> Sendack {
     state.messages += 1;
     let id = state.messages;
     if fault == Fault::RefuseSome && id % 10 == 0 {
-        return Sendack {
-            message_id: id,
-            reason: 15,
-            ..Sendack::default()
-        };
+        return Sendack { message_id: id, reason: 15, ..Sendack::default() };
     }
     let (key, receivers) = match post.kind {
         1 => {
@@ -259,10 +245,7 @@ fn deliver(shared: &Shared, post: &Post<'_>, fault: Fault) -> Sendack {
             pair.sort_unstable();
             (pair.join("@"), vec![post.channel.to_owned()])
         }
-        _ => (
-            post.channel.to_owned(),
-            state.groups.get(post.channel).cloned().unwrap_or_default(),
-        ),
+        _ => (post.channel.to_owned(), state.groups.get(post.channel).cloned().unwrap_or_default()),
     };
     let seq = state.seqs.entry(key).or_default();
     *seq += 1;
@@ -280,26 +263,14 @@ fn deliver(shared: &Shared, post: &Post<'_>, fault: Fault) -> Sendack {
             recv(session, post, id, seq, fault);
         }
     }
-    Sendack {
-        message_id: id,
-        message_seq: seq,
-        reason: 1,
-        ..Sendack::default()
-    }
+    Sendack { message_id: id, message_seq: seq, reason: 1, ..Sendack::default() }
 }
 
 fn recv(session: &Session, post: &Post<'_>, id: i64, seq: u32, fault: Fault) {
     let head = RecvHead {
-        flags: Flags {
-            red_dot: true,
-            ..Flags::default()
-        },
+        flags: Flags { red_dot: true, ..Flags::default() },
         from_uid: post.from,
-        channel_id: if post.kind == 1 {
-            post.from
-        } else {
-            post.channel
-        },
+        channel_id: if post.kind == 1 { post.from } else { post.channel },
         channel_type: post.kind,
         client_msg_no: post.message_no,
         message_id: id,
@@ -313,9 +284,7 @@ fn recv(session: &Session, post: &Post<'_>, id: i64, seq: u32, fault: Fault) {
     };
     let mut out = Vec::new();
     if session.json {
-        put(session.framing, &mut out, |out| {
-            jsonrpc::encode_recv(out, &head, post.payload)
-        });
+        put(session.framing, &mut out, |out| jsonrpc::encode_recv(out, &head, post.payload));
     } else {
         session
             .framing

@@ -45,10 +45,7 @@ impl Toy {
         let mut value = BytesMut::new();
         value.put_u64(self.count);
         value.put_u64(self.hash);
-        Row::ClusterKey {
-            key: "toy".into(),
-            value: value.freeze(),
-        }
+        Row::ClusterKey { key: "toy".into(), value: value.freeze() }
     }
 
     fn restore(applied: Option<LogId>, rows: &[(String, Bytes)]) -> Self {
@@ -60,11 +57,7 @@ impl Toy {
                 u64::from_be_bytes(hash.try_into().unwrap()),
             )
         });
-        Self {
-            applied,
-            count,
-            hash,
-        }
+        Self { applied, count, hash }
     }
 
     pub(crate) fn step(&mut self, entry: &[u8]) {
@@ -208,11 +201,7 @@ impl<T: Transport> TestNode<T> {
                                 rows.push(toy.row());
                             }
                         }
-                        let persist = Persist {
-                            slot,
-                            applied: log_id,
-                            rows,
-                        };
+                        let persist = Persist { slot, applied: log_id, rows };
                         state.persist(persist, &sender);
                         groups.applied(slot, log_id);
                     }
@@ -278,9 +267,7 @@ pub(crate) async fn until(what: &str, mut condition: impl FnMut() -> bool) {
 /// Runs a test in a runtime of its own, as a process would: when it returns, tasks and timers are
 /// gone, without a word to anybody.
 pub(crate) fn life<O: Send + 'static>(test: impl AsyncFnOnce() -> O + Send + 'static) -> O {
-    std::thread::spawn(move || Runtime::new(1).block_on(test()))
-        .join()
-        .unwrap()
+    std::thread::spawn(move || Runtime::new(1).block_on(test())).join().unwrap()
 }
 
 pub(crate) const SLOT: SlotId = SlotId(3);

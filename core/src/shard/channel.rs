@@ -13,20 +13,27 @@ use crate::{
     row::{ChannelRows, Row},
 };
 
-/// What a slot's leader and its replicas know of a channel.
+/// What a slot's leader and its replicas know of a channel. Small while it has no lists: every
+/// user who is online has a personal channel in memory.
 #[derive(Debug)]
 pub(crate) struct Channel {
     pub(crate) id: ChannelId,
     /// `None`: nobody made it; the default flags hold.
     pub(crate) info: Option<ChannelInfo>,
-    members: Map<Name, i64>,
-    deny: Map<Name, i64>,
-    allow: Map<Name, i64>,
     pub(crate) last_seq: u64,
+    lists: Option<Box<Lists>>,
     /// Recipients by the shard of their home; made on demand, dropped when members change.
     plan: Option<Plan>,
     /// Sends that wait for an answer from another slot, and those behind them: written order.
-    pub(crate) gate: VecDeque<Gated>,
+    gate: VecDeque<Gated>,
+}
+
+/// The lists of a channel, each with the Unix ms when a uid was added.
+#[derive(Debug, Default)]
+struct Lists {
+    members: Map<Name, i64>,
+    deny: Map<Name, i64>,
+    allow: Map<Name, i64>,
 }
 
 /// Recipients grouped by the shard that is their home.
@@ -44,13 +51,19 @@ pub(crate) struct Gated {
 
 impl Channel {
     pub(crate) fn new(id: ChannelId, rows: ChannelRows) -> Self {
+        let has_lists = !(rows.members.is_empty() && rows.deny.is_empty() && rows.allow.is_empty());
+        let lists = has_lists.then(|| {
+            Box::new(Lists {
+                members: rows.members.into_iter().collect(),
+                deny: rows.deny.into_iter().collect(),
+                allow: rows.allow.into_iter().collect(),
+            })
+        });
         Self {
             id,
             info: rows.info,
-            members: rows.members.into_iter().collect(),
-            deny: rows.deny.into_iter().collect(),
-            allow: rows.allow.into_iter().collect(),
             last_seq: rows.last_seq,
+            lists,
             plan: None,
             gate: VecDeque::new(),
         }
@@ -58,19 +71,58 @@ impl Channel {
 
     /// About how many bytes it takes.
     pub(crate) fn size(&self) -> usize {
-        256 + self.id.id.len() + 80 * (self.members.len() + self.deny.len() + self.allow.len())
+        let listed = self.lists.as_ref().map_or(0, |lists| {
+            320 + 80 * (lists.members.len() + lists.deny.len() + lists.allow.len())
+        });
+        160 + self.id.id.len() + listed
+    }
+
+    /// Whether sends wait at the gate.
+    pub(crate) fn has_gated(&self) -> bool {
+        !self.gate.is_empty()
+    }
+
+    /// How many sends wait at the gate.
+    pub(crate) fn gated_count(&self) -> usize {
+        self.gate.len()
+    }
+
+    /// A send that must wait, or stands behind one that does.
+    pub(crate) fn push_gated(&mut self, gated: Gated) {
+        self.gate.push_back(gated);
+    }
+
+    /// The answer to a question has come: gives what is decided now, in order.
+    pub(crate) fn decide_gated(&mut self, question: u64, code: Code) -> Vec<Gated> {
+        let mut decided = Vec::new();
+        if let Some(gated) = self.gate.iter_mut().find(|g| g.question == Some(question)) {
+            gated.verdict = Some(code);
+        }
+        while self.gate.front().is_some_and(|gated| gated.verdict.is_some()) {
+            decided.extend(self.gate.pop_front());
+        }
+        if self.gate.is_empty() {
+            self.gate = VecDeque::new();
+        }
+        decided
     }
 
     pub(crate) fn info(&self) -> ChannelInfo {
         self.info.unwrap_or_default()
     }
 
-    pub(crate) fn list(&self, list: List) -> &Map<Name, i64> {
-        match list {
-            List::Members => &self.members,
-            List::Deny => &self.deny,
-            List::Allow => &self.allow,
-        }
+    /// A list; `None` when the channel has none at all.
+    pub(crate) fn list(&self, list: List) -> Option<&Map<Name, i64>> {
+        let lists = self.lists.as_ref()?;
+        Some(match list {
+            List::Members => &lists.members,
+            List::Deny => &lists.deny,
+            List::Allow => &lists.allow,
+        })
+    }
+
+    fn has(&self, list: List, uid: &str) -> bool {
+        self.list(list).is_some_and(|list| list.contains_key(uid))
     }
 
     /// Whether the channel takes messages at all (semantics.md §4.1).
@@ -85,11 +137,13 @@ impl Channel {
 
     /// Whether `sender` may write to a channel with lists (semantics.md §4.2, 7a–7c).
     pub(crate) fn check_member(&self, sender: &str) -> Code {
-        if self.deny.contains_key(sender) {
+        if self.has(List::Deny, sender) {
             Code::InBlacklist
-        } else if !self.members.contains_key(sender) {
+        } else if !self.has(List::Members, sender) {
             Code::SubscriberNotExist
-        } else if !self.allow.is_empty() && !self.allow.contains_key(sender) {
+        } else if self.list(List::Allow).is_some_and(|allow| !allow.is_empty())
+            && !self.has(List::Allow, sender)
+        {
             Code::NotInWhitelist
         } else {
             Code::Success
@@ -98,9 +152,9 @@ impl Channel {
 
     /// Whether the owner of this personal channel takes messages of `sender` (6b, 6c).
     pub(crate) fn check_person(&self, sender: &str, allow_off: bool) -> Code {
-        if self.deny.contains_key(sender) {
+        if self.has(List::Deny, sender) {
             Code::InBlacklist
-        } else if !allow_off && !self.allow.contains_key(sender) {
+        } else if !allow_off && !self.has(List::Allow, sender) {
             Code::NotInWhitelist
         } else {
             Code::Success
@@ -120,10 +174,11 @@ impl Channel {
         if list == List::Members {
             self.plan = None;
         }
+        let lists = self.lists.get_or_insert_default();
         let items = match list {
-            List::Members => &mut self.members,
-            List::Deny => &mut self.deny,
-            List::Allow => &mut self.allow,
+            List::Members => &mut lists.members,
+            List::Deny => &mut lists.deny,
+            List::Allow => &mut lists.allow,
         };
         let mut write = |uid: Name, added_ms| {
             rows.push(Row::ListItem { channel: channel.clone(), list, uid, added_ms });
@@ -165,14 +220,14 @@ impl Channel {
                 }
             }
             other => {
-                uids.extend(self.members.keys().cloned());
+                uids.extend(self.list(List::Members).into_iter().flat_map(Map::keys).cloned());
                 let visitor = match other {
                     kind::CUSTOMER_SERVICE => self.id.id.split('|').next(),
                     kind::VISITORS => Some(&*self.id.id),
                     _ => None,
                 };
                 if let Some(visitor) = visitor
-                    && !self.members.contains_key(visitor)
+                    && !self.has(List::Members, visitor)
                 {
                     uids.push(visitor.into());
                 }

@@ -7,13 +7,14 @@
 //! Every hop keeps the order of a channel's messages, so that each connection gets them in seq
 //! order (G6).
 
-use std::{collections::VecDeque, sync::Arc};
+use std::sync::Arc;
 
 use super::{
     Shard,
     cache::Found,
     channel::{Channel, Plan, plan_of, shown_channel},
     connection::Live,
+    unacked::Unacked,
     waiting::Waiting,
 };
 use crate::{
@@ -40,14 +41,6 @@ pub(crate) struct Job {
     uids: Arc<[Name]>,
     next: usize,
     except: Option<ConnId>,
-}
-
-/// A RECV that waits for its RECVACK.
-#[derive(Debug)]
-pub(crate) struct Unacked {
-    message: SharedMessage,
-    pushed_ms: u64,
-    tries: u8,
 }
 
 impl Shard {
@@ -179,13 +172,11 @@ impl Shard {
             entry.link.traffic.count_message_out(size);
             self.vars.traffic.count_message_out(size);
             if message.is_stored() {
-                if live.unacked.len() >= self.settings.unacked_count_max {
-                    live.unacked.pop_front();
-                    self.vars.retries_dropped += 1;
-                }
                 let message = message.clone();
-                let pushed_ms = self.now.mono_ms;
-                live.unacked.push_back(Unacked { message, pushed_ms, tries: 0 });
+                live.unacked.push(Unacked { message, pushed_ms: self.now.mono_ms, tries: 0 });
+                let (count_max, size_max) =
+                    (self.settings.unacked_count_max, self.settings.unacked_size_max);
+                self.vars.retries_dropped += live.unacked.shrink(count_max, size_max);
             }
         }
     }
@@ -200,42 +191,21 @@ impl Shard {
             let Some(live) = entry.link.session.live_mut() else {
                 continue;
             };
-            if live.unacked.front().is_none_or(|first| first.pushed_ms + retry_ms > now) {
-                continue;
-            }
-            let mut waiting = std::mem::take(&mut live.unacked);
-            let mut kept = VecDeque::with_capacity(waiting.len());
-            while let Some(mut unacked) = waiting.pop_front() {
-                if unacked.pushed_ms + retry_ms <= now {
-                    if unacked.tries >= self.settings.retry_count_max {
-                        self.vars.retries_dropped += 1;
-                        continue;
-                    }
-                    unacked.tries += 1;
-                    unacked.pushed_ms = now;
-                    let mut alone = Shared::default();
-                    let message = unacked.message.clone();
-                    if let Some(size) = write_recv(&mut self.out, conn, live, &message, &mut alone)
-                    {
-                        entry.link.traffic.count_message_out(size);
-                        self.vars.traffic.count_message_out(size);
-                    }
+            for mut unacked in live.unacked.take_due(now, retry_ms) {
+                if unacked.tries >= self.settings.retry_count_max {
+                    self.vars.retries_dropped += 1;
+                    continue;
                 }
-                kept.push_back(unacked);
-            }
-            kept.make_contiguous().sort_by_key(|unacked| unacked.pushed_ms);
-            live.unacked = kept;
-        }
-    }
-}
-
-impl Live {
-    /// The client has the message.
-    pub(super) fn acknowledge(&mut self, message_id: i64) {
-        if let Some(place) = self.unacked.iter().position(|u| u.message.id == message_id) {
-            self.unacked.remove(place);
-            if self.unacked.is_empty() && self.unacked.capacity() > 64 {
-                self.unacked = VecDeque::new();
+                unacked.tries += 1;
+                unacked.pushed_ms = now;
+                let mut alone = Shared::default();
+                if let Some(size) =
+                    write_recv(&mut self.out, conn, live, &unacked.message, &mut alone)
+                {
+                    entry.link.traffic.count_message_out(size);
+                    self.vars.traffic.count_message_out(size);
+                }
+                live.unacked.push(unacked);
             }
         }
     }

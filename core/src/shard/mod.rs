@@ -18,6 +18,7 @@ mod outbox;
 mod requests;
 mod send;
 mod slot;
+mod unacked;
 mod user;
 mod waiting;
 
@@ -174,7 +175,7 @@ impl Shard {
         self.flush_slots();
         self.handle_local();
         let size_max = self.settings.cache_size_max / 2;
-        self.channels.shrink(size_max, |channel| !channel.gate.is_empty());
+        self.channels.shrink(size_max, Channel::has_gated);
         self.users.shrink(size_max, |_| false);
         std::mem::swap(&mut self.out, outbox);
         Stepped { more: !self.jobs.is_empty(), wake_at_ms: self.wake_at_ms() }
@@ -196,21 +197,21 @@ impl Shard {
             Event::Envelope(envelope) => self.on_envelope(envelope),
             Event::Request { token, to, request } => self.on_request(token, to, request),
             Event::SlotOpened { slot, rows } => {
+                self.resign(slot);
                 self.slots.insert(slot, Slot::new(*rows));
                 let slot_count = self.settings.slot_count;
                 self.channels.forget(|channel| channel.slot(slot_count) == slot);
                 self.users.forget(|uid| SlotId::of(uid, slot_count) == slot);
             }
-            Event::Leading { slot, leading } => {
+            Event::Leading { slot, leading: false } => self.resign(slot),
+            Event::Leading { slot, leading: true } => {
                 let Some(state) = self.slots.get_mut(&slot) else {
                     return;
                 };
-                state.leading = leading;
-                if leading {
-                    let targets = state.outbox_targets();
-                    self.send_outbox(slot, &targets);
-                    self.mark_dirty(slot);
-                }
+                state.leading = true;
+                let targets = state.outbox_targets();
+                self.send_outbox(slot, &targets);
+                self.mark_dirty(slot);
             }
             Event::Committed { slot, log_id, body } => self.on_committed(slot, log_id, body),
             Event::ProposeFailed { slot, proposal } => self.on_propose_failed(slot, proposal),
@@ -347,7 +348,7 @@ impl Shard {
             sessions: self.session_count,
             online_users: count(self.directory.len()),
             unacked: self.conns.iter().flatten().fold(0, |sum, entry| {
-                sum + entry.link.session.live().map_or(0, |live| count(live.unacked.len()))
+                sum + entry.link.session.live().map_or(0, |live| count(live.unacked.count()))
             }),
             slots_leading: count(self.slots.values().filter(|slot| slot.leading).count()),
             channels_cached: count(self.channels.count()),

@@ -102,7 +102,8 @@ impl Shard {
             }
             Request::ReadList { channel, list } => {
                 let reply = |c: &Channel| {
-                    Reply::List(c.list(list).iter().map(|(uid, ms)| (uid.clone(), *ms)).collect())
+                    let list = c.list(list).into_iter().flatten();
+                    Reply::List(list.map(|(uid, ms)| (uid.clone(), *ms)).collect())
                 };
                 let again = Request::ReadList { channel: channel.clone(), list };
                 self.answer_from_channel(caller, channel, again, reply);

@@ -20,6 +20,10 @@ use crate::{
 
 /// Entries of one slot that may be under way when another is full (design.md §2.3).
 const FULL_PROPOSALS_MAX: usize = 4;
+/// Sends that may wait for one channel to be loaded, or at its gate; more are refused (15).
+const WAITING_SENDS_MAX: usize = 8_192;
+/// Messages on their way to recipients of this home; with more, sends are refused (15).
+const JOBS_MAX: usize = 65_536;
 
 enum Verdict {
     Now(Code),
@@ -34,6 +38,11 @@ impl Shard {
         if !self.leads(slot) || self.draining {
             self.refuse_send(&task, Code::SystemError);
             return;
+        }
+        let gated = self.channels.get(&channel_id).map_or(0, |channel| channel.gated_count());
+        if gated.max(self.channels.waiting_count(&channel_id)) >= WAITING_SENDS_MAX {
+            self.vars.shed += 1;
+            return self.refuse_send(&task, Code::SystemError);
         }
         let mut task = Some(task);
         let waiter = || {
@@ -51,10 +60,10 @@ impl Shard {
                 let Some(channel) = self.channels.get(&channel_id) else {
                     return;
                 };
-                if channel.gate.is_empty() {
-                    self.decided(task, code);
+                if channel.has_gated() {
+                    channel.push_gated(Gated { task, question: None, verdict: Some(code) });
                 } else {
-                    channel.gate.push_back(Gated { task, question: None, verdict: Some(code) });
+                    self.decided(task, code);
                 }
             }
             Verdict::Ask(question) => self.ask(&channel_id, task, question),
@@ -112,7 +121,7 @@ impl Shard {
         let Some(channel) = self.channels.get(channel_id) else {
             return;
         };
-        channel.gate.push_back(Gated { task, question: Some(id), verdict: None });
+        channel.push_gated(Gated { task, question: Some(id), verdict: None });
         self.questions.insert(id, channel_id.clone());
         let from = self.id;
         self.send(to, Envelope::Ask { from, id, question });
@@ -149,15 +158,10 @@ impl Shard {
         let Some(channel_id) = self.questions.swap_remove(&id) else {
             return;
         };
-        let mut decided = Vec::new();
-        if let Some(channel) = self.channels.get(&channel_id) {
-            if let Some(gated) = channel.gate.iter_mut().find(|g| g.question == Some(id)) {
-                gated.verdict = Some(code);
-            }
-            while channel.gate.front().is_some_and(|gated| gated.verdict.is_some()) {
-                decided.extend(channel.gate.pop_front());
-            }
-        }
+        let decided = match self.channels.get(&channel_id) {
+            Some(channel) => channel.decide_gated(id, code),
+            None => Vec::new(),
+        };
         for gated in decided {
             self.decided(gated.task, gated.verdict.unwrap_or(Code::SystemError));
         }
@@ -237,7 +241,7 @@ impl Shard {
         };
         let size: usize = commands.iter().map(|(command, _)| command_size(command)).sum();
         let full = state.accumulated_size + size > size_max && state.accumulated_size > 0;
-        if full || store_is_behind {
+        if full || store_is_behind || self.jobs.len() > JOBS_MAX {
             self.vars.shed += 1;
             return Err(last_waiter(commands));
         }
@@ -311,6 +315,29 @@ impl Shard {
             self.answer(waiter, Outcome::Failed(Failure::NoLeader));
         }
         self.mark_dirty(slot);
+    }
+
+    /// This shard does not lead the slot any more: whoever waits is told, and may try again. What
+    /// is committed already is answered as such; proposals under way are unknown.
+    pub(super) fn resign(&mut self, slot: SlotId) {
+        let Some(state) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        state.leading = false;
+        state.sending.clear();
+        state.taken.clear();
+        state.accumulated_size = 0;
+        let mut waiters = std::mem::take(&mut state.accumulator).waiters;
+        for proposal in &mut state.proposals {
+            waiters.append(&mut proposal.batch.waiters);
+        }
+        let held = std::mem::take(&mut state.held);
+        for waiter in waiters {
+            self.answer(waiter, Outcome::Failed(Failure::NoLeader));
+        }
+        for (waiter, outcome) in held.into_values().flat_map(|held| held.answers) {
+            self.answer(waiter, outcome);
+        }
     }
 
     /// Tells whoever waits for a command what became of it.

@@ -210,6 +210,14 @@ impl World {
         *self = Self::on_store(settings, old.store, old.logs);
     }
 
+    /// Every slot's leadership is won or lost.
+    pub(crate) fn lead_all(&mut self, leading: bool) {
+        for slot in (0..self.settings.slot_count).map(SlotId) {
+            self.event(self.shard_of(slot), Event::Leading { slot, leading });
+        }
+        self.run();
+    }
+
     // ---- clients ----
 
     pub(crate) fn open(&mut self) -> Client {

@@ -14,10 +14,7 @@ use std::{
 
 use bytes::Bytes;
 
-use super::{
-    LogFull, LogState, LogStorage, OnFatal,
-    store::{Batch, LogStore},
-};
+use super::{LogFull, LogState, LogStorage, OnFatal, batch::Batch, store::LogStore};
 use crate::{
     completion::{Answers, Done, Outcome},
     error::{OpenError, StorageError},

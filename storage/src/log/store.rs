@@ -22,15 +22,14 @@ use std::{
 
 use bytes::Bytes;
 use fjall::{
-    AbstractTree as _, CompressionType, Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch,
-    PersistMode,
+    AbstractTree as _, CompressionType, Database, Keyspace, KeyspaceCreateOptions, PersistMode,
     config::{CompressionPolicy, FilterPolicy},
 };
 
 use super::{
     LogOptions, LogState,
+    batch::{Batch, ENTRY_OVERHEAD},
     index::{GroupIndex, Segment},
-    lane::Touch,
     recycler::{Job, Recycler},
 };
 use crate::{
@@ -44,13 +43,13 @@ use crate::{
 
 /// With one worker fjall deadlocks: it is both reader and writer of its bounded channel.
 const WORKER_COUNT: usize = 2;
+/// Tables that are kept open: there are few, and connections need descriptors, too.
+const FILE_COUNT_MAX: usize = 64;
 /// Never reached: generations are flushed or cleared long before. Beyond it fjall would flush the
 /// youngest one.
 const JOURNAL_SIZE_MAX: u64 = 1 << 30;
 /// How many keyspaces a new log begins with: making one later holds all writers up.
 const KEYSPACE_COUNT_MIN: u64 = 3;
-/// What an entry costs beside its bytes, about, in memory and in the journal.
-const ENTRY_OVERHEAD: u64 = 64;
 /// With more generations than this, idle groups' entries are carried over from the oldest.
 const GENERATION_COUNT_CALM: usize = 3;
 
@@ -77,59 +76,6 @@ struct Generation {
     in_memory: bool,
 }
 
-/// Writes that are committed together.
-pub(super) struct Batch {
-    rows: OwnedWriteBatch,
-    head: Keyspace,
-    order: u64,
-    size: u64,
-    meta: BTreeMap<(u16, What), Vec<u8>>,
-    purged: BTreeMap<u16, u64>,
-    appended: Vec<(u16, u64)>,
-    appended_groups: BTreeSet<u16>,
-    truncated: BTreeMap<u16, Option<u64>>,
-}
-
-impl Batch {
-    /// Whether the request may become part of this batch: it must not have to see what is in it,
-    /// and no key may be written twice, since rows of a batch have no order.
-    pub(super) fn admits(&self, touch: &Touch) -> bool {
-        match touch {
-            Touch::Nothing => true,
-            Touch::Append(group) => !self.truncated.contains_key(group),
-            Touch::Look(group) => {
-                !self.appended_groups.contains(group)
-                    && !self.truncated.contains_key(group)
-                    && !self.purged.contains_key(group)
-                    && !self.meta.contains_key(&(*group, What::Vote))
-            }
-        }
-    }
-
-    /// Whether there is nothing to commit. The first batch of a generation never is empty.
-    pub(super) fn is_empty(&self) -> bool {
-        self.rows.is_empty() && self.meta.is_empty()
-    }
-
-    pub(super) fn append(&mut self, group: u16, index: u64, entry: &[u8]) {
-        self.size += entry.len() as u64 + ENTRY_OVERHEAD;
-        self.appended.push((group, index));
-        self.appended_groups.insert(group);
-        let key = log_entry::key(group, index);
-        self.rows.insert(&self.head, key.as_slice(), entry);
-    }
-
-    pub(super) fn vote(&mut self, group: u16, vote: &[u8]) {
-        let value = log_meta::encode(vote);
-        self.meta.insert((group, What::Vote), value);
-    }
-
-    pub(super) fn committed(&mut self, group: u16, committed: &[u8]) {
-        let value = log_meta::encode(committed);
-        self.meta.insert((group, What::Committed), value);
-    }
-}
-
 impl LogStore {
     pub(super) fn open(options: &LogOptions) -> Result<Self, OpenError> {
         let failed = |e: fjall::Error| OpenError::Database {
@@ -140,6 +86,7 @@ impl LogStore {
             Database::builder(&options.path)
                 .worker_threads(WORKER_COUNT)
                 .cache_size(options.cache_size)
+                .max_cached_files(Some(FILE_COUNT_MAX))
                 .max_journaling_size(JOURNAL_SIZE_MAX)
                 .journal_compression(CompressionType::None)
                 .manual_journal_persist(true)
@@ -270,17 +217,7 @@ impl LogStore {
     }
 
     fn empty_batch(&self, head: Keyspace, order: u64) -> Batch {
-        Batch {
-            rows: self.database.batch(),
-            head,
-            order,
-            size: 0,
-            meta: BTreeMap::new(),
-            purged: BTreeMap::new(),
-            appended: Vec::new(),
-            appended_groups: BTreeSet::new(),
-            truncated: BTreeMap::new(),
-        }
+        Batch::new(self.database.batch(), head, order)
     }
 
     fn begin_generation(&mut self) -> fjall::Result<Batch> {

@@ -51,7 +51,7 @@ impl ChunkWriter {
         self.close(true)
     }
 
-    fn close(&mut self, last: bool) -> Bytes {
+    pub(super) fn close(&mut self, last: bool) -> Bytes {
         let rows = std::mem::replace(&mut self.rows, Writer::with_capacity(CHUNK_SIZE)).done();
         let head = Writer::with_capacity(HEAD_SIZE + rows.len())
             .bytes(MAGIC)

@@ -246,3 +246,109 @@ fn not_begun() -> StorageError {
 fn file_error(e: io::Error) -> StorageError {
     StorageError::Chunk(format!("writing the snapshot: {e}").into())
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::wildcard_enum_match_arm, reason = "tests")]
+    use std::sync::Arc;
+
+    use bytes::Bytes;
+    use jindou_core::row::Row;
+
+    use super::*;
+    use crate::{
+        MemoryState, Outcome, StateLane, StateOptions, StateStorage, state::chunk::ChunkWriter,
+        wait,
+    };
+
+    const SLOT: SlotId = SlotId(2);
+
+    fn at(index: u64) -> LogId {
+        LogId { term: 1, node: 1, index }
+    }
+
+    /// Rows of a slot that stands at `index`, in chunks of one row.
+    fn chunks(index: u64) -> Vec<Bytes> {
+        let rows = (0..index).map(|key| Row::ClusterKey {
+            key: format!("{index}-{key}"),
+            value: Bytes::from_static(b"value"),
+        });
+        let applied = crate::keyspace::encode_applied(SLOT, at(index));
+        let raw = rows.map(|row| crate::keyspace::encode(SLOT, &row).unwrap());
+        let mut writer = ChunkWriter::new(SLOT);
+        let mut chunks = Vec::new();
+        for row in raw.chain([applied]) {
+            assert!(writer.add(row.table, &row.key, &row.value.unwrap()).is_none());
+            chunks.push(writer.close(false));
+        }
+        chunks.push(writer.finish());
+        chunks
+    }
+
+    fn hash(state: &dyn StateStorage) -> u128 {
+        match wait(|done| state.hash(SLOT, done)).unwrap() {
+            Outcome::Hash(hash) => hash,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn installed(state: &dyn StateStorage, index: u64) -> u128 {
+        wait(|done| state.install_begin(SLOT, done)).unwrap();
+        for chunk in chunks(index) {
+            wait(|done| state.install_chunk(SLOT, chunk, done)).unwrap();
+        }
+        wait(|done| state.install_end(SLOT, done)).unwrap();
+        hash(state)
+    }
+
+    fn options(path: &Path) -> StateOptions {
+        StateOptions::new(path.join("state"), path.join("install"))
+    }
+
+    fn lane(path: &Path) -> StateLane {
+        let on_fatal: crate::OnFatal = Arc::new(|e| panic!("{e}"));
+        StateLane::open(&options(path), on_fatal, Arc::new(|_| {})).unwrap()
+    }
+
+    /// Receives a snapshot up to a step of its replacement and stops there, as a crash would.
+    fn interrupted(path: &Path, steps: u32) {
+        let store = StateStore::open(&options(path)).unwrap();
+        let mut installs = Installs::open(&path.join("install"), &store).unwrap();
+        installs.begin(SLOT).unwrap();
+        for chunk in chunks(7) {
+            installs.chunk(SLOT, &chunk).unwrap();
+        }
+        let chunk_count = installs.finish_file(SLOT).unwrap();
+        if steps > 0 {
+            let mut batch = store.batch();
+            let mark = install::encode(chunk_count);
+            batch.insert(&store.tables().install, install::key(SLOT), mark);
+            store.commit_raw(batch, 1).unwrap();
+        }
+        if steps > 1 {
+            assert!(remove_rows(SLOT, &store).is_ok());
+        }
+        if steps > 2 {
+            let mut batch = store.batch();
+            let row = Row::ClusterKey { key: "7-0".into(), value: Bytes::from_static(b"value") };
+            let raw = crate::keyspace::encode(SLOT, &row).unwrap();
+            batch.insert(store.tables().get(raw.table), raw.key, raw.value.unwrap());
+            store.commit_raw(batch, 1).unwrap();
+        }
+        store.sync().unwrap();
+    }
+
+    #[test]
+    fn an_interrupted_install_leaves_the_old_state_or_is_finished() {
+        let twin = MemoryState::new();
+        let (old, new) = (installed(&twin, 4), installed(&twin, 7));
+        assert_ne!(old, new);
+        for (steps, expected) in [(0, old), (1, new), (2, new), (3, new)] {
+            let dir = tempfile::tempdir().unwrap();
+            assert_eq!(installed(&lane(dir.path()), 4), old);
+            interrupted(dir.path(), steps);
+            assert_eq!(hash(&lane(dir.path())), expected, "after step {steps}");
+            assert_eq!(hash(&lane(dir.path())), expected, "and once more");
+        }
+    }
+}

@@ -22,6 +22,8 @@ use crate::{
 
 /// With one worker fjall deadlocks: it is both reader and writer of its bounded channel.
 const WORKER_COUNT: usize = 2;
+/// Tables and blob files that are kept open.
+const FILE_COUNT_MAX: usize = 512;
 /// Beyond this fjall seals memtables by itself; the janitor is there before.
 const JOURNAL_SIZE_MAX: u64 = 512 << 20;
 
@@ -122,6 +124,7 @@ impl StateStore {
             Database::builder(&options.path)
                 .worker_threads(WORKER_COUNT)
                 .cache_size(options.cache_size)
+                .max_cached_files(Some(FILE_COUNT_MAX))
                 .max_journaling_size(JOURNAL_SIZE_MAX)
                 .journal_compression(CompressionType::None)
                 .manual_journal_persist(true)

@@ -2,6 +2,13 @@
 //! one suite for the lanes and for their twins in memory. The twins are the model; every answer
 //! of the lanes must be the same.
 
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::wildcard_enum_match_arm,
+    reason = "tests"
+)]
+
 mod log;
 mod state;
 

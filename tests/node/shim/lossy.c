@@ -5,6 +5,7 @@
  *   fsync of a folder             its names do: new files appear (empty when never fsynced), renames move, removed ones vanish
  *   nothing else                  changes the shadow: not write, ftruncate, rename, unlink, close or the end of the process
  *
+ * An fsync takes JINDOU_SHIM_FSYNC_US microseconds first (none when unset), so that what is acknowledged too early is lost by most kills.
  * Fsyncing a file makes its own name durable too, as ext4, xfs and btrfs do; a rename over a file needs the fsync of one of the two.
  * Only the bytes written since the last fsync of a file are copied (its dirty range), so a node runs at about its usual speed.
  * Seen are calls through libc, which is how Rust's std::fs writes; io_uring and mmap would go unseen, so neither may write data. */
@@ -336,6 +337,12 @@ static void durable(int fd) {
     pthread_mutex_unlock(&lock);
 }
 
+/* The time that a disk takes. */
+static void slow(void) {
+    const char *us = getenv("JINDOU_SHIM_FSYNC_US");
+    if (us) usleep((useconds_t)atoi(us));
+}
+
 /* The real disk need not be waited for: the test reads the shadow only. */
-int fsync(int fd) { durable(fd); return 0; }
-int fdatasync(int fd) { durable(fd); return 0; }
+int fsync(int fd) { slow(); durable(fd); return 0; }
+int fdatasync(int fd) { slow(); durable(fd); return 0; }

@@ -10,6 +10,7 @@ pub mod node;
 pub mod ports;
 pub mod socket;
 
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -65,6 +66,12 @@ impl Drop for Dice {
 /// A number from the environment.
 pub fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
+}
+
+/// The server under test: the one that cargo built, or `JINDOU_TEST_BINARY`.
+pub fn program() -> PathBuf {
+    std::env::var_os("JINDOU_TEST_BINARY")
+        .map_or_else(|| env!("CARGO_BIN_EXE_jindou").into(), PathBuf::from)
 }
 
 /// Held by tests that need the machine for themselves: many connections, much disk.

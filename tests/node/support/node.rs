@@ -143,7 +143,7 @@ impl Node {
         assert!(self.child.is_none(), "the node runs already");
         let out =
             File::options().create(true).append(true).open(self.folder().join("out.log")).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_jindou"));
+        let mut command = Command::new(super::program());
         for (name, _) in std::env::vars_os() {
             if name.to_str().is_some_and(|name| name.starts_with("WK_")) {
                 command.env_remove(name);

@@ -9,7 +9,7 @@ use crate::{
     code::Code,
     envelope::{Envelope, Login},
     id::{ConnId, SYSTEM_DEVICE, SYSTEM_UID, has_special_char},
-    shard::Shard,
+    shard::{Shard, unacked::UnackedQueue},
     wire::{
         crypto::SALT_SIZE,
         frame::{self, Connack, Connect, Frame, encode},
@@ -132,7 +132,7 @@ impl Shard {
             framing,
             cipher: keys.map(|keys| keys.cipher),
             send_ban,
-            unacked: VecDeque::new(),
+            unacked: UnackedQueue::default(),
             rpc_ids: VecDeque::new(),
             next_rpc: 0,
             send_second: 0,

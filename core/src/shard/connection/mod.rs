@@ -14,7 +14,7 @@ mod submit;
 
 use std::{collections::VecDeque, net::SocketAddr, ops::Range};
 
-use super::{Shard, deliver::Unacked};
+use super::{Shard, unacked::UnackedQueue};
 use crate::{
     code::Code,
     effect::{Effect, Outbox, Port},
@@ -95,7 +95,7 @@ pub(crate) struct Live {
     pub(crate) framing: Framing,
     pub(crate) cipher: Option<Cipher>,
     send_ban: bool,
-    pub(crate) unacked: VecDeque<Unacked>,
+    pub(crate) unacked: UnackedQueue,
     /// Ids of JSON-RPC sends that wait for their result.
     rpc_ids: VecDeque<(u64, String)>,
     next_rpc: u64,
@@ -244,7 +244,7 @@ impl Shard {
             }
             (Session::Live(live), Frame::Recvack(ack)) => {
                 if !ack.flags.no_persist {
-                    live.acknowledge(ack.message_id);
+                    live.unacked.acknowledge(ack.message_id);
                 }
                 Flow::Next
             }
@@ -284,7 +284,7 @@ impl Shard {
             }
             (Session::Live(live), RpcCall::Recvack(ack)) => {
                 if !ack.flags.no_persist {
-                    live.acknowledge(ack.message_id);
+                    live.unacked.acknowledge(ack.message_id);
                 }
                 Flow::Next
             }
