@@ -52,5 +52,5 @@ fuzz_target!(|data: &[u8]| {
         }
         operations::next(&mut node, &mut input);
     }
-    node.finish();
+    node.finish(choice & 32 == 0);
 });

@@ -51,6 +51,10 @@ pub struct Node {
     /// The connection at each place, with how it speaks.
     clients: [Option<Client>; 3],
     next_generation: u32,
+    /// Of connections that say only whole JSON objects: the sends that must be answered.
+    sends: BTreeMap<ConnId, Vec<u64>>,
+    outputs: BTreeMap<ConnId, Vec<u8>>,
+    next_send: u64,
     open_tokens: BTreeSet<RequestToken>,
     next_token: u64,
     now: Now,
@@ -60,6 +64,9 @@ pub struct Node {
 struct Client {
     conn: ConnId,
     port: Port,
+    upgraded: bool,
+    /// Text or frames; `None`: nothing was said.
+    json: Option<bool>,
 }
 
 impl Node {
@@ -97,6 +104,9 @@ impl Node {
             lines: BTreeMap::new(),
             clients: [None; 3],
             next_generation: 1,
+            sends: BTreeMap::new(),
+            outputs: BTreeMap::new(),
+            next_send: 0,
             open_tokens: BTreeSet::new(),
             next_token: 0,
             now: Now { unix_ms: 1_700_000_000_000, mono_ms: 1_000 },
@@ -186,7 +196,11 @@ impl Node {
                     let line = self.lines.get(&conn).expect("a write to nobody");
                     assert_ne!(*line, Line::Gone, "a write to a closed connection");
                     assert_eq!(usize::from(conn.shard().0), shard, "another shard's connection");
-                    assert!(!bytes.get(range).expect("within the bytes").is_empty());
+                    let bytes = bytes.get(range).expect("within the bytes");
+                    assert!(!bytes.is_empty());
+                    if let Some(output) = self.outputs.get_mut(&conn) {
+                        output.extend_from_slice(bytes);
+                    }
                 }
                 Effect::Close { conn } => {
                     let line = self.lines.insert(conn, Line::Gone).expect("closed nobody");
@@ -286,7 +300,11 @@ impl Node {
         let conn = ConnId::new(shard, u32::try_from(place).unwrap_or(0), self.next_generation);
         let peer = "127.0.0.1:9".parse().expect("an address");
         self.lines.insert(conn, Line::Open);
-        self.clients[place] = Some(Client { conn, port });
+        self.clients[place] = Some(Client { conn, port, upgraded: false, json: None });
+        if !self.settings.json_off {
+            self.sends.insert(conn, Vec::new());
+            self.outputs.insert(conn, Vec::new());
+        }
         self.event(shard.0.into(), Event::Opened { conn, port, peer });
     }
 
@@ -318,21 +336,39 @@ impl Node {
         self.run();
     }
 
-    /// Lets everything finish: then nobody waits, and a follower that has read the logs from
-    /// their beginning holds the same state.
-    pub fn finish(mut self) {
+    /// What this connection says from now on need not be whole.
+    fn garble(&mut self, conn: ConnId) {
+        self.sends.remove(&conn);
+        self.outputs.remove(&conn);
+    }
+
+    /// Lets everything finish, as leader or without one: then nobody waits, and a follower that
+    /// has read the logs from their beginning holds the same state.
+    pub fn finish(mut self, leading: bool) {
         (self.hold_commits, self.hold_reads, self.failing_reads) = (false, false, 0);
-        self.release_commits();
         self.release_reads();
         for slot in (0..self.settings.slot_count).map(SlotId) {
-            self.lead(slot, true);
+            self.lead(slot, leading);
         }
+        if !leading {
+            self.lose_proposals(None);
+        }
+        self.release_commits();
         self.run();
         for _ in 0..20 {
             self.advance(self.settings.request_ms / 5);
         }
         assert!(self.open_tokens.is_empty(), "a caller without an answer");
         assert!(self.shards.iter().all(Shard::is_idle), "somebody waits for ever");
+        for (conn, numbers) in &self.sends {
+            if self.lines.get(conn) == Some(&Line::Open) {
+                let output = String::from_utf8_lossy(&self.outputs[conn]);
+                for number in numbers {
+                    let count = output.matches(&format!("\"id\":\"s{number}\"")).count();
+                    assert_eq!(count, 1, "answers to a send: {output}");
+                }
+            }
+        }
         let settings = (*self.settings).clone();
         let replica = Self::on_store(settings, Store::default(), self.logs, false, 255);
         assert_eq!(replica.store, self.store);

@@ -30,6 +30,7 @@ pub fn next(node: &mut Node, input: &mut Input<'_>) {
         2 => {
             let bytes = input.bytes();
             if let Some(client) = node.clients[place] {
+                node.garble(client.conn);
                 node.say(client, bytes);
             }
         }
@@ -98,6 +99,10 @@ fn packet(node: &mut Node, place: usize, json: bool, text: &[u8], frame: &Frame<
     let Some(client) = node.clients[place] else {
         return;
     };
+    if !json || client.json == Some(false) || (client.port == Port::Ws && !client.upgraded) {
+        node.garble(client.conn);
+    }
+    node.clients[place] = Some(Client { json: client.json.or(Some(json)), ..client });
     let mut bytes = Vec::new();
     if json {
         bytes.extend_from_slice(text);
@@ -119,12 +124,26 @@ fn speak(node: &mut Node, client: Client, json: bool, bytes: &[u8]) {
     node.say(client, &message);
 }
 
+/// As the inside of a JSON string.
+fn escaped(text: &str) -> String {
+    let mut out = String::new();
+    for char in text.chars() {
+        if char < ' ' || char == '"' || char == '\\' {
+            let _ = write!(out, "\\u{:04x}", u32::from(char));
+        } else {
+            out.push(char);
+        }
+    }
+    out
+}
+
 fn connect(node: &mut Node, place: usize, input: &mut Input<'_>, json: bool) {
     if node.clients[place].is_none() {
         node.open(place, if input.bit() { Port::Ws } else { Port::Tcp });
     }
-    if let Some(client) = node.clients[place].filter(|client| client.port == Port::Ws) {
+    if let Some(client) = node.clients[place].filter(|c| c.port == Port::Ws && !c.upgraded) {
         node.say(client, UPGRADE);
+        node.clients[place] = Some(Client { upgraded: true, ..client });
     }
     let (uid, device_id, token) = (input.name(), input.name(), input.name());
     let (version, device_flag) = (input.byte() % 8, input.byte() % 4);
@@ -137,9 +156,10 @@ fn connect(node: &mut Node, place: usize, input: &mut Input<'_>, json: bool) {
         client_timestamp: 0,
         client_key: CLIENT_KEY,
     };
+    let (uid_text, device_text, token_text) = (escaped(&uid), escaped(&device_id), escaped(&token));
     let text = format!(
-        "{{\"method\":\"connect\",\"id\":\"c\",\"params\":{{\"uid\":\"{uid}\",\"version\":{version},\
-         \"deviceId\":\"{device_id}\",\"deviceFlag\":{device_flag},\"token\":\"{token}\"}}}}"
+        "{{\"method\":\"connect\",\"id\":\"c\",\"params\":{{\"uid\":\"{uid_text}\",\"version\":{version},\
+         \"deviceId\":\"{device_text}\",\"deviceFlag\":{device_flag},\"token\":\"{token_text}\"}}}}"
     );
     packet(node, place, json, text.as_bytes(), &Frame::Connect(connect));
 }
@@ -164,15 +184,25 @@ fn send(node: &mut Node, place: usize, input: &mut Input<'_>) {
         topic: &topic,
         payload,
     };
+    node.next_send += 1;
+    let id = node.next_send;
+    let json = choice & 0x80 == 0;
+    if json
+        && let Some(client) = node.clients[place]
+        && let Some(sends) = node.sends.get_mut(&client.conn)
+    {
+        sends.push(id);
+    }
     let mut text = String::new();
     let _ = write!(
         text,
-        "{{\"method\":\"send\",\"id\":\"{number}\",\"params\":{{\"channelId\":\"{}\",\
-         \"channelType\":{},\"clientMsgNo\":\"{client_msg_no}\",\"topic\":\"{topic}\",\
+        "{{\"method\":\"send\",\"id\":\"s{id}\",\"params\":{{\"channelId\":\"{}\",\
+         \"channelType\":{},\"clientMsgNo\":\"{client_msg_no}\",\"topic\":\"{}\",\
          \"header\":{{\"noPersist\":{},\"redDot\":{},\"syncOnce\":{},\"dup\":{}}},\
          \"setting\":{{\"receipt\":{},\"topic\":{}}},\"payload\":\"aGk=\"}}}}",
-        channel.id,
+        escaped(&channel.id),
         channel.kind,
+        escaped(&topic),
         flags.no_persist,
         flags.red_dot,
         flags.sync_once,
@@ -180,7 +210,7 @@ fn send(node: &mut Node, place: usize, input: &mut Input<'_>) {
         setting & 0x80 != 0,
         setting & 0x08 != 0,
     );
-    packet(node, place, choice & 0x80 == 0, text.as_bytes(), &Frame::Send(frame));
+    packet(node, place, json, text.as_bytes(), &Frame::Send(frame));
 }
 
 fn acknowledge(node: &mut Node, place: usize, input: &mut Input<'_>) {
