@@ -233,7 +233,7 @@ impl Node {
             self.release_commits();
         }
         if !self.hold_reads {
-            self.release_reads();
+            self.release_reads(None);
         }
     }
 
@@ -254,9 +254,13 @@ impl Node {
         }
     }
 
-    fn release_reads(&mut self) {
-        while let Some((shard, id, rows)) = self.held_reads.pop_front() {
-            self.event(shard, Event::Read { id, rows });
+    fn release_reads(&mut self, of: Option<usize>) {
+        for (shard, id, rows) in std::mem::take(&mut self.held_reads) {
+            if of.is_none_or(|of| of == shard) {
+                self.event(shard, Event::Read { id, rows });
+            } else {
+                self.held_reads.push_back((shard, id, rows));
+            }
         }
     }
 
@@ -273,7 +277,7 @@ impl Node {
 
     /// A snapshot of the slot is installed: it holds what the store holds.
     fn install(&mut self, slot: SlotId) {
-        self.release_reads();
+        self.release_reads(Some(self.shard_of(slot)));
         self.lead(slot, false);
         self.lose_proposals(Some(slot));
         self.run();
@@ -346,7 +350,7 @@ impl Node {
     /// has read the logs from their beginning holds the same state.
     pub fn finish(mut self, leading: bool) {
         (self.hold_commits, self.hold_reads, self.failing_reads) = (false, false, 0);
-        self.release_reads();
+        self.release_reads(None);
         for slot in (0..self.settings.slot_count).map(SlotId) {
             self.lead(slot, leading);
         }

@@ -1,0 +1,64 @@
+//! What a shard makes of lost leadership and of entries that others have proposed. Found by the
+//! fuzz target `shard`.
+#![expect(clippy::expect_used, clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
+
+mod world;
+
+use jindou_core::{
+    entry::{Command, Entry, EntryHead},
+    id::{ChannelId, ShardId, SlotId, person_channel},
+    request::{Reply, Request},
+};
+use world::World;
+
+/// A peer of ann's whose home is on another shard than their channel.
+fn far_peer(world: &World) -> &'static str {
+    let shard = |id: &str| {
+        ShardId::of(SlotId::of(id, world.settings.slot_count), world.settings.shard_count)
+    };
+    ["bob", "eve", "kim", "lou", "max"]
+        .into_iter()
+        .find(|peer| shard(peer) != shard(&person_channel("ann", peer)))
+        .expect("a peer")
+}
+
+#[test]
+fn a_send_at_the_gate_is_refused_when_its_slot_resigns() {
+    let mut world = World::new(3);
+    let peer = far_peer(&world);
+    let ann = world.connect("ann");
+    let channel = ChannelId::new(person_channel("ann", peer), 1);
+    let slot = channel.slot(world.settings.slot_count);
+    let id = channel.id.clone();
+    assert!(matches!(world.ask_wait(&id, Request::LastSeq { channel }), Reply::LastSeq(0)));
+    // The channel is loaded; the peer, who is asked about the sender, is not.
+    world.hold_reads = true;
+    world.send(ann, peer, 1, "gated");
+    world.run();
+    assert!(world.heard(ann).is_empty());
+    world.lead(slot, false);
+    world.run();
+    let heard = world.heard(ann);
+    assert_eq!((&heard[0]["id"], &heard[0]["result"]["reasonCode"]), (&"gated".into(), &15.into()));
+    // The peer's answer comes too late and changes nothing.
+    world.release_reads();
+    world.lead(slot, true);
+    world.run();
+    assert!(world.heard(ann).is_empty());
+    assert_eq!(world.send_wait(ann, peer, 1, "gated").1, 1);
+}
+
+#[test]
+fn an_entry_that_names_the_last_index_of_all_breaks_nothing() {
+    let mut world = World::new(1);
+    let head = EntryHead { proposer: 1, proposal: 1, time_ms: 1 };
+    for target in [0, 1, u16::MAX] {
+        let commands = vec![
+            Command::OutboxDone { target, index: u64::MAX },
+            Command::FromOutbox { source: target, index: u64::MAX, changes: Vec::new() },
+        ];
+        world.commit_foreign(SlotId(1), Entry { head, commands }.encode().unwrap());
+    }
+    let ann = world.connect("ann");
+    assert_eq!(world.send_wait(ann, "bob", 1, "1").1, 1);
+}
