@@ -49,6 +49,22 @@ fn a_send_at_the_gate_is_refused_when_its_slot_resigns() {
 }
 
 #[test]
+fn who_left_during_the_login_is_not_online_afterwards() {
+    for shards in [1, 3] {
+        let mut world = World::new(shards);
+        world.hold_reads = true;
+        let (ann, answer) = world.try_connect("ann", "d", 0, "");
+        assert!(answer.is_null());
+        // Longer than a login may take: the connection ends while its home still reads.
+        world.advance(5_000);
+        assert!(world.is_closed(ann));
+        world.release_reads();
+        let reply = world.ask_wait("ann", Request::Online { uids: vec!["ann".into()] });
+        assert!(matches!(&reply, Reply::Online(items) if items.is_empty()), "{reply:?}");
+    }
+}
+
+#[test]
 fn an_entry_that_names_the_last_index_of_all_breaks_nothing() {
     let mut world = World::new(1);
     let head = EntryHead { proposer: 1, proposal: 1, time_ms: 1 };

@@ -14,7 +14,7 @@ use std::{
 use jindou_core::{
     effect::{Committed, Effect, Event, Inbox, Now, Outbox, Port, ReadId},
     id::{ConnId, LogId, ShardId, SlotId},
-    request::{Request, RequestToken, Target},
+    request::{Reply, Request, RequestToken, Target, Vars},
     row::{Read, Rows},
     settings::Settings,
     shard::Shard,
@@ -57,6 +57,7 @@ pub struct Node {
     next_send: u64,
     open_tokens: BTreeSet<RequestToken>,
     next_token: u64,
+    last_vars: Vars,
     now: Now,
 }
 
@@ -109,6 +110,7 @@ impl Node {
             next_send: 0,
             open_tokens: BTreeSet::new(),
             next_token: 0,
+            last_vars: Vars::default(),
             now: Now { unix_ms: 1_700_000_000_000, mono_ms: 1_000 },
             settings,
         };
@@ -224,8 +226,11 @@ impl Node {
                     let rows = self.answer(&read);
                     self.held_reads.push_back((shard, id, rows));
                 }
-                Effect::Reply { token, .. } => {
+                Effect::Reply { token, reply } => {
                     assert!(self.open_tokens.remove(&token), "answered twice");
+                    if let Reply::Vars(vars) = reply {
+                        self.last_vars = *vars;
+                    }
                 }
             }
         }
@@ -346,6 +351,26 @@ impl Node {
         self.outputs.remove(&conn);
     }
 
+    /// The peers leave: then nobody is online.
+    fn all_leave(&mut self) {
+        let still: Vec<ConnId> = self
+            .lines
+            .iter()
+            .filter(|(_, line)| **line == Line::Open)
+            .map(|(conn, _)| *conn)
+            .collect();
+        for conn in still {
+            self.event(conn.shard().0.into(), Event::Closed { conn });
+        }
+        self.run();
+        for shard in (0..self.settings.shard_count).map(ShardId) {
+            self.ask(Target::Shard(shard), Request::Vars);
+            self.run();
+            let vars = &self.last_vars;
+            assert_eq!((vars.connections, vars.sessions, vars.online_users), (0, 0, 0));
+        }
+    }
+
     /// Lets everything finish, as leader or without one: then nobody waits, and a follower that
     /// has read the logs from their beginning holds the same state.
     pub fn finish(mut self, leading: bool) {
@@ -373,6 +398,7 @@ impl Node {
                 }
             }
         }
+        self.all_leave();
         let settings = (*self.settings).clone();
         let replica = Self::on_store(settings, Store::default(), self.logs, false, 255);
         assert_eq!(replica.store, self.store);
