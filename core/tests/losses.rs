@@ -49,6 +49,30 @@ fn a_send_at_the_gate_is_refused_when_its_slot_resigns() {
 }
 
 #[test]
+fn a_first_message_is_answered_though_the_receivers_slot_has_no_leader() {
+    let mut world = World::new(1);
+    let slot_of = |id: &str| SlotId::of(id, 8);
+    let others = ["bob", "eve", "kim", "lou", "max"];
+    let peer = others
+        .into_iter()
+        .find(|peer| slot_of(peer) != slot_of(&person_channel("ann", peer)))
+        .expect("a peer");
+    let (ann, _) = (world.connect("ann"), world.connect(peer));
+    world.hold_commits = true;
+    world.send(ann, peer, 1, "first");
+    world.run();
+    world.lead(slot_of(peer), false);
+    world.release_commits();
+    assert!(world.heard(ann).is_empty(), "the peer's conversation is not open yet");
+    world.advance(6_000);
+    assert_eq!(world.heard(ann)[0]["result"]["reasonCode"], 15);
+    world.lead(slot_of(peer), true);
+    world.advance(6_000);
+    assert!(world.heard(ann).is_empty());
+    assert_eq!(world.send_wait(ann, peer, 1, "first").1, 1, "unknown, never twice");
+}
+
+#[test]
 fn who_left_during_the_login_is_not_online_afterwards() {
     for shards in [1, 3] {
         let mut world = World::new(shards);

@@ -6,7 +6,7 @@ use libfuzzer_sys::fuzz_target;
 
 mod node;
 
-use node::{Node, input::Input, operations};
+use node::{Leads, Node, input::Input, operations};
 
 /// Operations of one run.
 const OPERATIONS_MAX: usize = 300;
@@ -52,5 +52,5 @@ fuzz_target!(|data: &[u8]| {
         }
         operations::next(&mut node, &mut input);
     }
-    node.finish(choice & 32 == 0);
+    node.finish([Leads::All, Leads::None, Leads::Some, Leads::All][usize::from(choice >> 5 & 3)]);
 });

@@ -33,6 +33,14 @@ enum Line {
     Gone,
 }
 
+/// Which slots lead at the end.
+#[derive(Clone, Copy)]
+pub enum Leads {
+    All,
+    Some,
+    None,
+}
+
 /// The node.
 pub struct Node {
     settings: Arc<Settings>,
@@ -371,16 +379,21 @@ impl Node {
         }
     }
 
-    /// Lets everything finish, as leader or without one: then nobody waits, and a follower that
+    /// Lets everything finish, with leaders or without: then nobody waits, and a follower that
     /// has read the logs from their beginning holds the same state.
-    pub fn finish(mut self, leading: bool) {
+    pub fn finish(mut self, leads: Leads) {
         (self.hold_commits, self.hold_reads, self.failing_reads) = (false, false, 0);
         self.release_reads(None);
         for slot in (0..self.settings.slot_count).map(SlotId) {
+            let leading = match leads {
+                Leads::All => true,
+                Leads::Some => slot.0 % 2 == 0,
+                Leads::None => false,
+            };
             self.lead(slot, leading);
-        }
-        if !leading {
-            self.lose_proposals(None);
+            if !leading {
+                self.lose_proposals(Some(slot));
+            }
         }
         self.release_commits();
         self.run();
