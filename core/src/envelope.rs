@@ -100,6 +100,8 @@ pub enum Envelope {
     LoggedIn {
         /// The connection.
         conn: ConnId,
+        /// The user.
+        uid: Name,
         /// The level of the device, or the reason of the refusal.
         outcome: Result<u8, Code>,
         /// The user may not send (25).

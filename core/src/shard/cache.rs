@@ -107,6 +107,14 @@ impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
         }
     }
 
+    /// Everything that is loaded.
+    pub(crate) fn loaded_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
+        self.entries.iter_mut().filter_map(|(key, entry)| match entry {
+            Slotted::Ready { value, .. } => Some((key, value)),
+            Slotted::Loading(_) => None,
+        })
+    }
+
     /// Forgets loaded values that match.
     pub(crate) fn forget(&mut self, matches: impl Fn(&K) -> bool) {
         let mut freed = 0;

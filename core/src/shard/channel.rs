@@ -92,6 +92,11 @@ impl Channel {
         self.gate.push_back(gated);
     }
 
+    /// Everything at the gate goes, undecided.
+    pub(crate) fn take_gated(&mut self) -> VecDeque<Gated> {
+        std::mem::take(&mut self.gate)
+    }
+
     /// The answer to a question has come: gives what is decided now, in order.
     pub(crate) fn decide_gated(&mut self, question: u64, code: Code) -> Vec<Gated> {
         let mut decided = Vec::new();

@@ -25,7 +25,8 @@ impl Shard {
     /// A session asks to be let in.
     pub(super) fn on_login(&mut self, login: Box<Login>) {
         let conn = login.conn;
-        let refuse = |outcome| Envelope::LoggedIn { conn, outcome: Err(outcome), send_ban: false };
+        let uid = login.uid.clone();
+        let refuse = |code| Envelope::LoggedIn { conn, uid, outcome: Err(code), send_ban: false };
         let slot = SlotId::of(&login.uid, self.settings.slot_count);
         if !self.leads(slot) {
             return self.send(conn.shard(), refuse(Code::SystemError));
@@ -68,12 +69,19 @@ impl Shard {
         }
         let Login { uid, device_flag, device_id, .. } = *login;
         self.end_conflicting(&uid, device_flag, &device_id, level);
+<<<<<<< HEAD
         self.directory
             .entry(uid)
             // Most users have one session; a Vec grows to four at once.
             .or_insert_with(|| Vec::with_capacity(1))
             .push(Presence { conn, device_flag, device_id });
         let welcome = Envelope::LoggedIn { conn, outcome: Ok(level), send_ban: info.send_ban };
+=======
+        let session = Presence { conn, device_flag, device_id };
+        self.directory.entry(uid.clone()).or_default().push(session);
+        let (outcome, send_ban) = (Ok(level), info.send_ban);
+        let welcome = Envelope::LoggedIn { conn, uid, outcome, send_ban };
+>>>>>>> fuzzing
         self.send(conn.shard(), welcome);
     }
 

@@ -231,8 +231,8 @@ impl Shard {
                 self.on_sent(origin, message_id, seq, code);
             }
             Envelope::Login(login) => self.on_login(login),
-            Envelope::LoggedIn { conn, outcome, send_ban } => {
-                self.on_logged_in(conn, outcome, send_ban);
+            Envelope::LoggedIn { conn, uid, outcome, send_ban } => {
+                self.on_logged_in(conn, uid, outcome, send_ban);
             }
             Envelope::Left { conn, uid } => self.on_left(conn, &uid),
             Envelope::Kick { conn, text } => self.on_kick(conn, text.as_deref()),

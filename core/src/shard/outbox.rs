@@ -132,7 +132,8 @@ impl Shard {
         }
     }
 
-    /// Proposals whose callers have waited too long are answered: unknown.
+    /// Callers that have waited too long, for an entry or for what it changes in other slots, are
+    /// answered: unknown.
     pub(super) fn answer_overdue(&mut self) {
         let now = self.now.mono_ms;
         let mut overdue = Vec::new();
@@ -142,6 +143,12 @@ impl Shard {
                     overdue.push(std::mem::replace(waiter, Waiter::Nobody));
                 }
             }
+            state.held.retain(|_, held| {
+                if held.deadline_ms <= now {
+                    overdue.extend(held.answers.drain(..).map(|(waiter, _)| waiter));
+                }
+                held.deadline_ms > now
+            });
         }
         for waiter in overdue {
             self.answer(waiter, Outcome::Failed(crate::request::Failure::Timeout));

@@ -227,8 +227,8 @@ impl Shard {
         }
     }
 
-    /// Puts commands into the slot's accumulator; all or, when it is full, none: then the last
-    /// waiter comes back.
+    /// Puts commands into the slot's accumulator; all or, when it is full or does not lead, none:
+    /// then the last waiter comes back.
     pub(super) fn offer(
         &mut self,
         slot: SlotId,
@@ -236,7 +236,7 @@ impl Shard {
     ) -> Result<(), Waiter> {
         let size_max = self.settings.accumulator_size_max;
         let store_is_behind = self.state_queue_size > self.settings.state_queue_size_max;
-        let Some(state) = self.slots.get_mut(&slot) else {
+        let Some(state) = self.slots.get_mut(&slot).filter(|state| state.leading) else {
             return Err(last_waiter(commands));
         };
         let size: usize = commands.iter().map(|(command, _)| command_size(command)).sum();
@@ -332,6 +332,15 @@ impl Shard {
             waiters.append(&mut proposal.batch.waiters);
         }
         let held = std::mem::take(&mut state.held);
+        let slot_count = self.settings.slot_count;
+        let channels = self.channels.loaded_mut();
+        let gated: Vec<Gated> = channels
+            .filter(|(id, channel)| channel.has_gated() && id.slot(slot_count) == slot)
+            .flat_map(|(_, channel)| channel.take_gated())
+            .collect();
+        for Gated { task, .. } in gated {
+            self.refuse_send(&task, Code::SystemError);
+        }
         for waiter in waiters {
             self.answer(waiter, Outcome::Failed(Failure::NoLeader));
         }

@@ -93,6 +93,8 @@ pub(crate) struct Held {
     /// Channels whose first message is among the answers: later ones do not overtake it.
     pub(crate) channels: Vec<ChannelId>,
     pub(crate) targets: Vec<SlotId>,
+    /// When the callers are told that it is unknown, `Now::mono_ms`.
+    pub(crate) deadline_ms: u64,
     pub(crate) answers: Vec<(Waiter, Outcome)>,
 }
 

@@ -12,9 +12,10 @@ use std::{
 
 use jindou_core::{
     channel_info::ChannelInfo,
-    effect::{Committed, Effect, Event, Inbox, Now, Outbox, Port},
+    effect::{Committed, Effect, Event, Inbox, Now, Outbox, Port, ReadId},
     id::{ChannelId, ConnId, LogId, Name, ShardId, SlotId},
     request::{ApiSend, Reply, Request, RequestToken, Target},
+    row::Rows,
     settings::Settings,
     shard::Shard,
 };
@@ -32,6 +33,9 @@ pub(crate) struct World {
     /// Proposals that wait while commits are held back.
     held: VecDeque<(SlotId, bytes::Bytes)>,
     pub(crate) hold_commits: bool,
+    /// Answers of the store that wait while reads are held back.
+    held_reads: VecDeque<(usize, ReadId, Rows)>,
+    pub(crate) hold_reads: bool,
     outputs: BTreeMap<ConnId, Vec<u8>>,
     heard: BTreeMap<ConnId, Vec<Value>>,
     closed: BTreeSet<ConnId>,
@@ -87,6 +91,8 @@ impl World {
             logs,
             held: VecDeque::new(),
             hold_commits: false,
+            held_reads: VecDeque::new(),
+            hold_reads: false,
             outputs: BTreeMap::new(),
             heard: BTreeMap::new(),
             closed: BTreeSet::new(),
@@ -168,7 +174,11 @@ impl World {
                 Effect::Applied { .. } => {}
                 Effect::Read { id, read, .. } => {
                     let rows = self.store.read(&read);
-                    self.event(shard, Event::Read { id, rows });
+                    if self.hold_reads {
+                        self.held_reads.push_back((shard, id, rows));
+                    } else {
+                        self.event(shard, Event::Read { id, rows });
+                    }
                 }
                 Effect::Reply { token, reply } => {
                     assert!(self.replies.insert(token, reply).is_none(), "answered twice");
@@ -194,6 +204,15 @@ impl World {
         self.run();
     }
 
+    /// Hands out what the store has answered; from now on answers go through.
+    pub(crate) fn release_reads(&mut self) {
+        self.hold_reads = false;
+        while let Some((shard, id, rows)) = self.held_reads.pop_front() {
+            self.event(shard, Event::Read { id, rows });
+        }
+        self.run();
+    }
+
     /// Moves time on.
     pub(crate) fn advance(&mut self, ms: u64) {
         for _ in 0..ms.div_ceil(100) {
@@ -213,8 +232,19 @@ impl World {
     /// Every slot's leadership is won or lost.
     pub(crate) fn lead_all(&mut self, leading: bool) {
         for slot in (0..self.settings.slot_count).map(SlotId) {
-            self.event(self.shard_of(slot), Event::Leading { slot, leading });
+            self.lead(slot, leading);
         }
+        self.run();
+    }
+
+    /// The leadership of one slot is won or lost.
+    pub(crate) fn lead(&mut self, slot: SlotId, leading: bool) {
+        self.event(self.shard_of(slot), Event::Leading { slot, leading });
+    }
+
+    /// Commits an entry that none of these shards has proposed.
+    pub(crate) fn commit_foreign(&mut self, slot: SlotId, entry: bytes::Bytes) {
+        self.append(slot, entry);
         self.run();
     }
 

@@ -112,7 +112,7 @@ impl Shard {
                     return Outcome::Done;
                 };
                 let mut rest = state.outbox.split_off(&(target, 0));
-                let mut after = rest.split_off(&(target, index + 1));
+                let mut after = rest.split_off(&(target, index.saturating_add(1)));
                 for (target, index) in rest.into_keys() {
                     gathered.rows.push(Row::Outbox { target, index, changes: None });
                 }

@@ -215,7 +215,9 @@ impl Shard {
                 let answers = std::mem::take(&mut gathered.held);
                 let channels = std::mem::take(&mut gathered.held_channels);
                 let targets = targets.clone();
-                state.held.insert(log_id.index, Held { channels, targets, answers });
+                let deadline_ms = self.now.mono_ms + self.settings.request_ms;
+                let held = Held { channels, targets, deadline_ms, answers };
+                state.held.insert(log_id.index, held);
             }
         }
         self.persist(slot, log_id, gathered.rows);

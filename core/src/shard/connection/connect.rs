@@ -8,7 +8,7 @@ use super::{Flow, Keys, Link, Live, Pending, Session};
 use crate::{
     code::Code,
     envelope::{Envelope, Login},
-    id::{ConnId, SYSTEM_DEVICE, SYSTEM_UID, has_special_char},
+    id::{ConnId, Name, SYSTEM_DEVICE, SYSTEM_UID, has_special_char},
     shard::{Shard, unacked::UnackedQueue},
     wire::{
         crypto::SALT_SIZE,
@@ -96,10 +96,16 @@ impl Shard {
     pub(in crate::shard) fn on_logged_in(
         &mut self,
         conn: ConnId,
+        uid: Name,
         outcome: Result<u8, Code>,
         send_ban: bool,
     ) {
         let Some(mut entry) = self.take_conn(conn) else {
+            // It left before its home let it in: the home must not keep it.
+            if outcome.is_ok() {
+                let home = self.shard_of(&uid);
+                self.send(home, Envelope::Left { conn, uid });
+            }
             return;
         };
         let session = std::mem::replace(&mut entry.link.session, Session::Greeting);
