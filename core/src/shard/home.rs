@@ -69,19 +69,13 @@ impl Shard {
         }
         let Login { uid, device_flag, device_id, .. } = *login;
         self.end_conflicting(&uid, device_flag, &device_id, level);
-<<<<<<< HEAD
         self.directory
-            .entry(uid)
+            .entry(uid.clone())
             // Most users have one session; a Vec grows to four at once.
             .or_insert_with(|| Vec::with_capacity(1))
             .push(Presence { conn, device_flag, device_id });
-        let welcome = Envelope::LoggedIn { conn, outcome: Ok(level), send_ban: info.send_ban };
-=======
-        let session = Presence { conn, device_flag, device_id };
-        self.directory.entry(uid.clone()).or_default().push(session);
         let (outcome, send_ban) = (Ok(level), info.send_ban);
         let welcome = Envelope::LoggedIn { conn, uid, outcome, send_ban };
->>>>>>> fuzzing
         self.send(conn.shard(), welcome);
     }
 
