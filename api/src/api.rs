@@ -38,6 +38,9 @@ pub(crate) struct Call {
     pub(crate) body: bytes::Bytes,
 }
 
+/// Series for the manager's pages, which a Prometheus server keeps.
+const SERIES: [&str; 3] = ["/metrics/app", "/metrics/cluster", "/metrics/system"];
+
 impl<N: Node> Api<N> {
     /// An API over a shard.
     pub fn new(node: N, settings: ApiSettings) -> Self {
@@ -71,6 +74,9 @@ impl<N: Node> Api<N> {
             HttpResponse::empty(StatusCode::NO_CONTENT)
         } else if path == "/metrics" && request.method == Method::GET {
             metrics::metrics(self).await
+        } else if request.method == Method::GET && SERIES.contains(&&*path) {
+            // What Prometheus has kept; without one there is nothing (operations.md §2.5.6).
+            HttpResponse::json(StatusCode::OK, "[]".into())
         } else if self.routes.is_managers(&request.method, &path) {
             not_implemented()
         } else {

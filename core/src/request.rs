@@ -251,6 +251,18 @@ pub struct Vars {
     pub dedupe_cut: u64,
     /// Entries proposed.
     pub proposals: u64,
+    /// Entries that were applied within 500 ms of their proposal.
+    pub proposals_prompt: u64,
+    /// Entries that this leader could not commit, or does not know of.
+    pub proposals_failed: u64,
+    /// CONNECTs, of any outcome.
+    pub connect_frames: u64,
+    /// SENDACKs and their JSON-RPC form.
+    pub sendacks: u64,
+    /// RECVACKs.
+    pub recvacks: u64,
+    /// PINGs, each answered.
+    pub pings: u64,
     /// Commands refused because a bound was reached.
     pub shed: u64,
     /// Slots led by this shard.

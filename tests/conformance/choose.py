@@ -24,8 +24,8 @@ ROUTES = {
         /channel/blacklist_remove_all /channel/whitelist_remove_all /channel/last_message /message/send /message/sendbatch /channel/messagesync
         /channel/max_message_seq /conversation/sync /conversations/clearUnread /conversations/setUnread /conversations/delete
         /conversation/channels /conversation/syncByChannels /connz /conn/kick /conn/remove /varz /varz/setting""".split() + UNKNOWN,
-    "manager": ["/metrics"],
-    "demo": [],
+    "manager": ["/metrics", "/metrics/app", "/metrics/cluster", "/metrics/system"],
+    "demo": ["/metrics"],
 }
 
 

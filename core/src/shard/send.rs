@@ -311,6 +311,7 @@ impl Shard {
         let Some(proposal) = state.proposals.remove(at) else {
             return;
         };
+        self.vars.proposals_failed += 1;
         for waiter in proposal.batch.waiters {
             self.answer(waiter, Outcome::Failed(Failure::NoLeader));
         }

@@ -22,6 +22,9 @@ use crate::{
     row::{DedupeRecord, Persist, Row},
 };
 
+/// An entry that is applied within this time of its proposal counts as prompt.
+const PROMPT_MS: u64 = 500;
+
 /// What applying one entry has gathered.
 #[derive(Default)]
 struct Gathered {
@@ -94,11 +97,18 @@ impl Shard {
         let own = EntryHead::decode(&bytes).filter(|head| head.proposer == self.proposer).and_then(
             |head| {
                 let at = state.proposals.iter().position(|p| p.number == head.proposal)?;
-                Some((head.time_ms, state.proposals.remove(at)?.batch))
+                Some((head.time_ms, state.proposals.remove(at)?))
             },
         );
         let (time_ms, batch) = match own {
-            Some(own) => own,
+            Some((time_ms, proposal)) => {
+                // The deadline was set when it was proposed.
+                let proposed_ms = proposal.deadline_ms - self.settings.request_ms;
+                if self.now.mono_ms < proposed_ms + PROMPT_MS {
+                    self.vars.proposals_prompt += 1;
+                }
+                (time_ms, proposal.batch)
+            }
             None => match Entry::decode(&bytes) {
                 Ok(entry) => {
                     let waiters = entry.commands.iter().map(|_| Waiter::Nobody).collect();

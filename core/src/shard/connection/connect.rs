@@ -43,6 +43,7 @@ impl Shard {
         connect: &Connect<'_>,
         rpc_id: Option<String>,
     ) -> Flow {
+        self.vars.connect_frames += 1;
         let uid = connect.uid;
         let size_max = self.settings.uid_size_max;
         let unusable = uid.trim().is_empty()

@@ -248,12 +248,14 @@ impl Shard {
                 Flow::Next
             }
             (Session::Live(live), Frame::Recvack(ack)) => {
+                self.vars.recvacks += 1;
                 if !ack.flags.no_persist {
                     live.unacked.acknowledge(ack.message_id);
                 }
                 Flow::Next
             }
             (Session::Live(_), Frame::Ping) => {
+                self.vars.pings += 1;
                 self.write_frame(link, &Frame::Pong);
                 Flow::Next
             }
@@ -288,12 +290,14 @@ impl Shard {
                 Flow::Next
             }
             (Session::Live(live), RpcCall::Recvack(ack)) => {
+                self.vars.recvacks += 1;
                 if !ack.flags.no_persist {
                     live.unacked.acknowledge(ack.message_id);
                 }
                 Flow::Next
             }
             (Session::Live(_), RpcCall::Ping) => {
+                self.vars.pings += 1;
                 self.write(link, true, |out| jsonrpc::encode_ping_result(out, &id));
                 Flow::Next
             }

@@ -159,6 +159,7 @@ impl Shard {
             message_seq: u32::try_from(seq).unwrap_or(u32::MAX),
             reason: code.into(),
         };
+        self.vars.sendacks += 1;
         let mut rpc_id = None;
         if let Some(live) = entry.link.session.live_mut()
             && let Some(place) = live.rpc_ids.iter().position(|(number, _)| *number == rpc)
