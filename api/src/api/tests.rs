@@ -84,13 +84,21 @@ fn paths_of_later_work_say_so() {
     assert_eq!(fixture.post("/message/sync", "{}"), later);
     assert_eq!(fixture.get("/cluster/channels/g/2/subscribers"), later);
     assert_eq!(seen(&fixture.call("PATCH", "/plugins/p/x", "")), later);
-    assert_eq!(seen(&fixture.call_manager("GET", "/metrics/app")), later);
+    assert_eq!(seen(&fixture.call_manager("GET", "/web")), later);
     assert_eq!(seen(&fixture.call_manager("GET", "/connz")), later);
     assert_eq!(fixture.call_manager("POST", "/message/send").status, 404);
     assert_eq!(fixture.call_manager("POST", "/metrics").status, 404);
     assert_eq!(fixture.call_manager("GET", "/nope").status, 404);
     assert_eq!(fixture.call_manager("GET", "/%").status, 400);
     assert_eq!(fixture.call_manager("OPTIONS", "/nope").status, 204);
+}
+
+#[test]
+fn series_are_empty_without_a_prometheus() {
+    let fixture = Fixture::silent();
+    for path in ["/metrics/app", "/metrics/cluster", "/metrics/system"] {
+        assert_eq!(seen(&fixture.call_manager("GET", path)), (200, "[]".to_owned()));
+    }
 }
 
 #[test]
