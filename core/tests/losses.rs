@@ -73,6 +73,37 @@ fn a_first_message_is_answered_though_the_receivers_slot_has_no_leader() {
 }
 
 #[test]
+fn a_send_that_comes_during_the_login_waits_for_it() {
+    for shards in [1, 3] {
+        let mut world = World::new(shards);
+        world.hold_reads = true;
+        let (ann, answer) = world.try_connect("ann", "d", 0, "");
+        assert!(answer.is_null());
+        world.send(ann, "bob", 1, "early");
+        world.run();
+        world.send(ann, "bob", 1, "next");
+        world.run();
+        world.release_reads();
+        let heard = world.heard(ann);
+        let ids: Vec<&str> = heard.iter().filter_map(|answer| answer["id"].as_str()).collect();
+        assert_eq!(ids, ["c", "early", "next"]);
+    }
+}
+
+#[test]
+fn a_flood_during_the_login_ends_the_connection() {
+    let mut world = World::new(1);
+    world.hold_reads = true;
+    let (ann, _) = world.try_connect("ann", "d", 0, "");
+    let padding = serde_json::Value::from("x".repeat(1 << 20));
+    for _ in 0..5 {
+        world.say(ann, &padding);
+        world.run();
+    }
+    assert!(world.is_closed(ann));
+}
+
+#[test]
 fn who_left_during_the_login_is_not_online_afterwards() {
     for shards in [1, 3] {
         let mut world = World::new(shards);

@@ -30,6 +30,9 @@ use crate::{
     },
 };
 
+/// Bytes that may wait for the answer to CONNECT; a connection that sends more is closed.
+const WAITING_SIZE_MAX: usize = 2 * frame::FRAME_SIZE_MAX;
+
 /// A connection of this shard.
 #[derive(Debug)]
 pub(crate) struct Conn {
@@ -192,6 +195,10 @@ impl Shard {
         let Conn { inbound, link } = &mut *entry;
         let mut feed = inbound.feed(bytes);
         let flow = loop {
+            // A packet that is taken is gone: what must wait is not taken.
+            if matches!(link.session, Session::Authenticating(_)) {
+                break Flow::Pause;
+            }
             let written = self.out.bytes.len();
             let incoming = feed.next(&mut self.out.bytes);
             if self.out.bytes.len() > written {
@@ -229,7 +236,8 @@ impl Shard {
             }
         };
         drop(feed);
-        if matches!(flow, Flow::Close) {
+        let too_much = matches!(flow, Flow::Pause) && inbound.held_size() > WAITING_SIZE_MAX;
+        if too_much || matches!(flow, Flow::Close) {
             self.end(entry);
         } else {
             self.put_conn(entry);
