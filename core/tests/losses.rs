@@ -104,6 +104,17 @@ fn a_flood_during_the_login_ends_the_connection() {
 }
 
 #[test]
+fn an_entry_that_needs_many_rows_looks_for_them_once() {
+    let mut world = World::new(1);
+    let uids: Vec<String> = (0..2_000).map(|n| format!("u{n}")).collect();
+    let members: Vec<&str> = uids.iter().map(String::as_str).collect();
+    // Opens a conversation for each, a few hundred in each slot, none of them in memory.
+    world.group("g", &members);
+    world.advance(1_000);
+    assert_eq!(world.store.conversations.len(), members.len());
+}
+
+#[test]
 fn who_left_during_the_login_is_not_online_afterwards() {
     for shards in [1, 3] {
         let mut world = World::new(shards);

@@ -85,6 +85,9 @@ pub(crate) struct Applying {
     pub(crate) log_id: LogId,
     pub(crate) time_ms: i64,
     pub(crate) batch: Batch,
+    /// Rows that must come before it is worth looking again: one look per row would ask each of
+    /// the others to wake the slot once more, and double with every row.
+    pub(crate) missing: usize,
 }
 
 /// Answers that wait until other slots have committed what an entry sent them.

@@ -98,7 +98,7 @@ impl Shard {
     fn wake(&mut self, waiting: Vec<Waiting>) {
         for waiting in waiting {
             match waiting {
-                Waiting::Apply(slot) => self.apply_ready(slot),
+                Waiting::Apply(slot) => self.on_row_for_apply(slot),
                 Waiting::Envelope(envelope) => self.local.push_back(*envelope),
             }
         }

@@ -48,7 +48,9 @@ impl Shard {
     pub(in crate::shard) fn on_committed(&mut self, slot: SlotId, log_id: LogId, body: Committed) {
         if let Some(state) = self.slots.get_mut(&slot) {
             state.committed.push_back((log_id, body));
-            self.apply_ready(slot);
+            if state.applying.is_none() {
+                self.apply_ready(slot);
+            }
         }
     }
 
@@ -58,13 +60,14 @@ impl Shard {
             let Some(state) = self.slots.get_mut(&slot) else {
                 return;
             };
-            let Some(applying) = state.applying.take() else {
+            let Some(mut applying) = state.applying.take() else {
                 if !self.begin_apply(slot) {
                     return;
                 }
                 continue;
             };
-            if self.load_for(slot, &applying.batch.commands) {
+            applying.missing = self.load_for(slot, &applying.batch.commands);
+            if applying.missing == 0 {
                 self.finish_apply(slot, applying);
             } else {
                 if let Some(state) = self.slots.get_mut(&slot) {
@@ -123,33 +126,49 @@ impl Shard {
             },
         };
         if let Some(state) = self.slots.get_mut(&slot) {
-            state.applying = Some(Applying { log_id, time_ms, batch });
+            state.applying = Some(Applying { log_id, time_ms, batch, missing: 0 });
         }
         true
     }
 
-    /// Whether all rows that the commands need are in memory; asks for those that are not.
-    fn load_for(&mut self, slot: SlotId, commands: &[Command]) -> bool {
-        let mut complete = true;
+    /// A row that an entry of this slot waits for has come.
+    pub(in crate::shard) fn on_row_for_apply(&mut self, slot: SlotId) {
+        let applying = self.slots.get_mut(&slot).and_then(|state| state.applying.as_mut());
+        if let Some(applying) = applying {
+            applying.missing = applying.missing.saturating_sub(1);
+            if applying.missing > 0 {
+                return;
+            }
+        }
+        self.apply_ready(slot);
+    }
+
+    /// How many rows that the commands need are not in memory; asks for them.
+    fn load_for(&mut self, slot: SlotId, commands: &[Command]) -> usize {
+        let mut missing = 0;
         for command in commands {
             match command {
                 Command::Message(NewMessage { channel, .. })
                 | Command::SetInfo { channel, .. }
                 | Command::Disband { channel }
                 | Command::ChangeList { channel, .. } => {
-                    complete &= self.channel_or_wait(&channel.into(), slot);
+                    missing += usize::from(!self.channel_or_wait(&channel.into(), slot));
                 }
-                Command::SetToken { uid, .. } => complete &= self.user_or_wait(uid, slot),
-                Command::Conversation(change) => complete &= self.user_or_wait(&change.uid, slot),
+                Command::SetToken { uid, .. } => {
+                    missing += usize::from(!self.user_or_wait(uid, slot))
+                }
+                Command::Conversation(change) => {
+                    missing += usize::from(!self.user_or_wait(&change.uid, slot))
+                }
                 Command::FromOutbox { changes, .. } => {
                     for change in changes {
-                        complete &= self.user_or_wait(&change.uid, slot);
+                        missing += usize::from(!self.user_or_wait(&change.uid, slot));
                     }
                 }
                 Command::OutboxDone { .. } | Command::SetClusterKey { .. } => {}
             }
         }
-        complete
+        missing
     }
 
     fn channel_or_wait(&mut self, channel: &ChannelId, slot: SlotId) -> bool {
@@ -175,7 +194,7 @@ impl Shard {
     }
 
     fn finish_apply(&mut self, slot: SlotId, applying: Applying) {
-        let Applying { log_id, time_ms, batch } = applying;
+        let Applying { log_id, time_ms, batch, .. } = applying;
         let mut gathered = Gathered::default();
         let waiters = batch.waiters.into_iter().chain(std::iter::repeat_with(|| Waiter::Nobody));
         for (command, waiter) in batch.commands.into_iter().zip(waiters) {
