@@ -39,13 +39,16 @@ struct Line {
 
 /// GET /health: 200, or 500 with what this node itself can't do.
 pub(crate) fn health<N: Node>(api: &Api<N>) -> Answer {
-    Ok(match api.node.health().fault {
-        None => value(&Good { status: "ok" }),
-        Some(fault) => HttpResponse::json(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            to_json(&Bad { message: fault.to_string(), status: "error" }),
-        ),
-    })
+    let health = api.node.health();
+    let Some(fault) = health.fault else {
+        return Ok(value(&Good { status: "ok" }));
+    };
+    let message = match health.waiting {
+        Some(waiting) => format!("{fault}: {waiting}"),
+        None => fault.to_string(),
+    };
+    let body = to_json(&Bad { message, status: "error" });
+    Ok(HttpResponse::json(StatusCode::INTERNAL_SERVER_ERROR, body))
 }
 
 /// GET /healthz: the process answers.

@@ -68,6 +68,8 @@ pub struct Check {
 pub struct Health {
     /// What this node itself cannot do; `None`: it serves or routes every slot.
     pub fault: Option<Fault>,
+    /// What a node that starts waits for; told by /health beside the fault.
+    pub waiting: Option<String>,
     /// Details for /readyz. One that is not `ok` makes /readyz red without touching /health.
     pub checks: Vec<Check>,
 }

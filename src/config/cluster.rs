@@ -7,6 +7,7 @@ use super::ConfigError;
 use super::keys::{self, Key};
 use super::notice::{Notice, Origin};
 use super::reader::{Reader, Shown};
+use super::secret::Secret;
 use super::tree::Raw;
 use super::written::{Entry, shown};
 
@@ -30,11 +31,13 @@ pub struct Cluster {
     pub init_nodes: Vec<Member>,
     /// A member to join through.
     pub seed: Option<Member>,
+    /// What all nodes know and prove to each other; `None`: the cluster draws one and keeps it.
+    pub secret: Option<Secret>,
     /// Whether this node holds data or only connections.
     pub role: Role,
     /// Number of slots, 1 to 4096, default 64; counts at the first start of a cluster only.
     pub slot_count: u16,
-    /// Copies of each slot if an operator fixed them; `None`: [`Cluster::replicas`] follows the nodes.
+    /// Copies of each slot if an operator fixed them; `None`: they follow the nodes (design.md §3).
     pub replica_count: Option<usize>,
     /// A node that is silent for so long is taken for dead. Default 1.5 s.
     pub peer_timeout: Duration,
@@ -63,17 +66,6 @@ pub enum Role {
 }
 
 impl Cluster {
-    /// Copies of each slot in a cluster of `nodes`: as configured, else 1, 2, 3, 3 and 5 from five on
-    /// (design.md §3), never more than there are nodes.
-    pub fn replicas(&self, nodes: usize) -> usize {
-        let rule = match nodes {
-            0..=3 => nodes,
-            4 => 3,
-            _ => 5,
-        };
-        self.replica_count.unwrap_or(rule).clamp(1, nodes.max(1))
-    }
-
     pub(super) fn read(reader: &mut Reader<'_>) -> Result<Cluster, ConfigError> {
         let node_id = node_id(reader)?;
         let init_nodes = init_nodes(reader)?;
@@ -92,6 +84,7 @@ impl Cluster {
                 .map(|url| url.trim().trim_end_matches('/').to_owned()),
             init_nodes,
             seed,
+            secret: reader.text_if_any(&keys::CLUSTER_SECRET).map(Secret::new),
             role: role(reader)?,
             slot_count: u16::try_from(reader.number(&keys::SLOT_COUNT)).unwrap_or(u16::MAX),
             replica_count,

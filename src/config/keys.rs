@@ -283,16 +283,17 @@ keys! {
     PLUGIN_INSTALL = list("plugin.install", "", "URLs of plugins to install; ${os} and ${arch} are replaced").later();
 
     NODE_ID = int("cluster.nodeId", "1001", 1, 1023, "this node's number, different on every node");
-    CLUSTER_ADDR = text("cluster.addr", "tcp://0.0.0.0:11110", "listener for other nodes; a single node holds it and closes what connects");
-    SERVER_ADDR = text("cluster.serverAddr", "", "host:port at which other nodes reach this one").later();
-    API_URL = text("cluster.apiUrl", "", "base URL of this node's HTTP API for other nodes").later();
-    INIT_NODES = list("cluster.initNodes", "", "members at the first start, ID@HOST or ID@HOST:PORT (11110 when left out), this node included; empty: a single node, as which this version runs only");
-    SEED = text("cluster.seed", "", "a member to join through, ID@HOST:PORT; refused by this version");
+    CLUSTER_ADDR = text("cluster.addr", "tcp://0.0.0.0:11110", "listener for other nodes");
+    SERVER_ADDR = text("cluster.serverAddr", "", "host:port at which other nodes reach this one; without it a single node cannot grow");
+    API_URL = text("cluster.apiUrl", "", "base URL of this node's HTTP API for other nodes");
+    INIT_NODES = list("cluster.initNodes", "", "members at the first start, ID@HOST or ID@HOST:PORT (11110 when left out), this node included; empty: a single node");
+    SEED = text("cluster.seed", "", "a member to join through, ID@HOST:PORT");
     ROLE = key("cluster.role", Kind::Choice(&["replica", "proxy"]), "replica", "proxy: holds connections, no data; refused by this version");
+    CLUSTER_SECRET = text("cluster.secret", "", "shared by all nodes, which prove to each other that they know it; empty: drawn at the first start and kept by the cluster, and whoever reaches cluster.addr can join").secret();
     SLOT_COUNT = int("cluster.slotCount", "64", 1, 4096, "hash buckets; fixed once a cluster has started");
-    SLOT_REPLICAS = int("cluster.slotReplicaCount", "0", 0, 7, "copies of each slot; 0: follows the number of nodes (1, 2, 3, 3, then 5)").later();
-    CHANNEL_REPLICAS = int("cluster.channelReplicaCount", "0", 0, 7, "copies of a channel; a channel lives in its slot, so the larger of the two counts").later();
-    PONG_MAX_TICK = int("cluster.pongMaxTick", "0", 0, 3000, "a node that is silent for so many 200 ms is taken for dead; 0: 1.5 s").later();
+    SLOT_REPLICAS = int("cluster.slotReplicaCount", "0", 0, 7, "copies of each slot; 0: follows the number of nodes (1, 2, 3, 3, then 5)");
+    CHANNEL_REPLICAS = int("cluster.channelReplicaCount", "0", 0, 7, "copies of a channel; a channel lives in its slot, so the larger of the two counts");
+    PONG_MAX_TICK = int("cluster.pongMaxTick", "0", 0, 3000, "a node that is silent for so many 200 ms is taken for dead; 0: 1.5 s");
     REQ_TIMEOUT = time("cluster.reqTimeout", "10s", ms(100), s(3600), "a request to another node ends after so long");
     CHANNEL_IDLE = int("cluster.channelDestoryAfterIdleTick", "3600", 1, ANY, "an idle channel leaves memory after so many 100 ms").later();
     CLUSTER_TICK = dead("cluster.tickInterval");

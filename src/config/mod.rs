@@ -299,6 +299,11 @@ impl Config {
             !admission.encryption,
             "disableEncryption is true: payloads travel readable unless TLS is in front",
         );
+        let cluster = &self.cluster;
+        door(
+            cluster.secret.is_none() && (cluster.server_addr.is_some() || cluster.seed.is_some()),
+            "cluster.secret is not set: whoever reaches cluster.addr can join as a new node",
+        );
         doors
     }
 

@@ -230,11 +230,9 @@ fn a_seed_is_one_text_or_the_first_of_a_list_and_anything_else_stops_the_start()
 
 #[test]
 fn replica_counts_follow_the_nodes_unless_fixed() {
-    let c = config("", &[]);
-    let counts: Vec<usize> = (1..=7).map(|n| c.cluster.replicas(n)).collect();
-    assert_eq!(counts, [1, 2, 3, 3, 5, 5, 5]);
+    assert_eq!(config("", &[]).cluster.replica_count, None);
     let c = config("cluster: {slotReplicaCount: 3, channelReplicaCount: 1}", &[]);
-    assert_eq!((c.cluster.replicas(1), c.cluster.replicas(5)), (1, 3));
+    assert_eq!(c.cluster.replica_count, Some(3));
 }
 
 #[test]

@@ -1,20 +1,34 @@
 //! What /health and /readyz tell. The only thing that the shards of a node share: who leads what,
 //! as flags, and what became of the node.
 
-use std::sync::{
-    OnceLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        OnceLock, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Instant,
 };
 
 use jindou_api::{Check, Fault, Health};
 use jindou_core::{id::SlotId, shard::CLUSTER_SLOT};
 
+/// How long a slot may be without a leader before it counts against this node: an election is the
+/// cluster's matter, a longer silence means that this node is cut off (operations.md §3.10).
+const GRACE_MS: u64 = 3_000;
+/// A slot that has never been served or routed.
+const NEVER: u64 = 0;
+/// A slot that is served or routed.
+const NOW: u64 = u64::MAX;
+
 /// The state of this node.
 #[derive(Debug)]
 pub(super) struct NodeHealth {
-    /// By slot, group 0 last: whether its leader serves here.
-    serving: Box<[AtomicBool]>,
+    /// By slot, group 0 last: [`NOW`], [`NEVER`], or when its leader was lost, in ms of `origin`.
+    slots: Box<[AtomicU64]>,
+    origin: Instant,
     draining: AtomicBool,
+    /// What a node that starts waits for.
+    waiting: RwLock<Option<String>>,
     /// The first error of a disk or a shard. Final.
     fault: OnceLock<String>,
     /// Bytes of the data directory, as last counted.
@@ -26,8 +40,10 @@ pub(super) struct NodeHealth {
 impl NodeHealth {
     pub(super) fn new(slot_count: u16, io_uring: bool, started_ms: i64) -> Self {
         Self {
-            serving: (0..=slot_count).map(|_| AtomicBool::new(false)).collect(),
+            slots: (0..=slot_count).map(|_| AtomicU64::new(NEVER)).collect(),
+            origin: Instant::now(),
             draining: AtomicBool::new(false),
+            waiting: RwLock::default(),
             fault: OnceLock::new(),
             disk_size: AtomicU64::new(0),
             io_uring,
@@ -35,19 +51,38 @@ impl NodeHealth {
         }
     }
 
-    /// The leader of a slot began to serve here, or ended.
-    pub(super) fn set_serving(&self, slot: SlotId, serving: bool) {
-        let flag = match slot {
-            CLUSTER_SLOT => self.serving.last(),
-            SlotId(slot) => self.serving.get(usize::from(slot)),
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(NOW - 1).max(NEVER + 1)
+    }
+
+    /// A slot's leader serves here or can be reached on another node, or not any more.
+    pub(super) fn set_served(&self, slot: SlotId, served: bool) {
+        let place = match slot {
+            CLUSTER_SLOT => self.slots.last(),
+            SlotId(slot) => self.slots.get(usize::from(slot)),
         };
-        if let Some(flag) = flag {
-            flag.store(serving, Ordering::Release);
+        let Some(place) = place else { return };
+        if served {
+            place.store(NOW, Ordering::Release);
+        } else {
+            // Only the first loss counts; a slot that never was served stays so.
+            let lost_at = self.now_ms();
+            let _ = place.compare_exchange(NOW, lost_at, Ordering::AcqRel, Ordering::Relaxed);
         }
     }
 
+    /// The node is told to stop.
     pub(super) fn set_draining(&self) {
         self.draining.store(true, Ordering::Release);
+    }
+
+    /// What the node waits for before it serves; `None`: nothing. Told once in the log.
+    pub(super) fn set_waiting(&self, text: Option<String>) {
+        let mut waiting = self.waiting.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(text) = text.as_ref().filter(|text| waiting.as_ref() != Some(text)) {
+            tracing::warn!("{text}");
+        }
+        *waiting = text;
     }
 
     /// Notes that this node can't go on.
@@ -61,39 +96,49 @@ impl NodeHealth {
         self.fault.get().map(String::as_str)
     }
 
-    /// Whether every group serves and nothing speaks against it.
+    /// Whether every slot is served here or routed, and nothing speaks against it.
     pub(super) fn is_ready(&self) -> bool {
-        self.serving.iter().all(|flag| flag.load(Ordering::Acquire))
+        self.slots.iter().all(|slot| slot.load(Ordering::Acquire) == NOW)
             && !self.draining.load(Ordering::Acquire)
             && self.fault().is_none()
     }
 
     pub(super) fn report(&self) -> Health {
-        let groups = self.serving.len();
-        let serving = self.serving.iter().filter(|flag| flag.load(Ordering::Acquire)).count();
+        let now_ms = self.now_ms();
+        let (mut served, mut lost) = (0, 0);
+        for slot in &self.slots {
+            match slot.load(Ordering::Acquire) {
+                NOW => served += 1,
+                NEVER => lost += 1,
+                since => lost += usize::from(now_ms.saturating_sub(since) > GRACE_MS),
+            }
+        }
+        let groups = self.slots.len();
         let fault = match self.fault() {
             Some(_) => Some(Fault::Storage),
             None if self.draining.load(Ordering::Acquire) => Some(Fault::Draining),
-            None if serving == 0 => Some(Fault::NoSlots),
-            None if serving < groups => Some(Fault::NotReady),
+            None if lost == groups => Some(Fault::NoSlots),
+            None if lost > 0 => Some(Fault::NotReady),
             None => None,
         };
         let storage = self.fault();
-        Health {
-            fault,
-            checks: vec![
-                Check {
-                    name: "slots",
-                    ok: serving == groups,
-                    detail: format!("{serving} of {groups} groups serve here"),
-                },
-                Check {
-                    name: "storage",
-                    ok: storage.is_none(),
-                    detail: storage.unwrap_or("no error").to_owned(),
-                },
-            ],
+        let mut checks = vec![
+            Check {
+                name: "slots",
+                ok: served == groups,
+                detail: format!("{served} of {groups} groups have a leader that is reached"),
+            },
+            Check {
+                name: "storage",
+                ok: storage.is_none(),
+                detail: storage.unwrap_or("no error").to_owned(),
+            },
+        ];
+        let waiting = self.waiting.read().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(text) = &waiting {
+            checks.push(Check { name: "cluster", ok: false, detail: text.clone() });
         }
+        Health { fault, waiting, checks }
     }
 }
 
@@ -102,14 +147,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn health_is_red_until_every_group_serves_and_after_a_fault() {
+    fn health_is_red_until_every_group_is_served_and_after_a_fault() {
         let health = NodeHealth::new(2, true, 0);
         assert_eq!(health.report().fault, Some(Fault::NoSlots));
-        health.set_serving(SlotId(0), true);
+        health.set_served(SlotId(0), true);
         assert_eq!(health.report().fault, Some(Fault::NotReady));
         assert!(!health.is_ready());
-        health.set_serving(SlotId(1), true);
-        health.set_serving(CLUSTER_SLOT, true);
+        health.set_served(SlotId(1), true);
+        health.set_served(CLUSTER_SLOT, true);
         assert_eq!(health.report().fault, None);
         assert!(health.is_ready());
         health.set_draining();
@@ -122,16 +167,30 @@ mod tests {
     }
 
     #[test]
-    fn news_that_comes_twice_or_ends_nothing_counts_once() {
-        let health = NodeHealth::new(1, true, 0);
-        health.set_serving(SlotId(0), false);
-        health.set_serving(CLUSTER_SLOT, true);
-        health.set_serving(CLUSTER_SLOT, true);
-        health.set_serving(SlotId(9), true);
-        assert_eq!(health.report().fault, Some(Fault::NotReady));
-        health.set_serving(SlotId(0), true);
+    fn an_election_is_not_held_against_the_node_a_longer_silence_is() {
+        let mut health = NodeHealth::new(1, true, 0);
+        health.set_served(SlotId(0), true);
+        health.set_served(CLUSTER_SLOT, true);
+        health.set_served(SlotId(0), false);
         assert_eq!(health.report().fault, None);
-        health.set_serving(SlotId(0), false);
+        assert!(!health.is_ready());
+        let ago = std::time::Duration::from_millis(GRACE_MS + 10);
+        health.origin -= ago;
+        health.set_served(SlotId(0), false);
         assert_eq!(health.report().fault, Some(Fault::NotReady));
+        health.set_served(SlotId(0), true);
+        assert_eq!(health.report().fault, None);
+    }
+
+    #[test]
+    fn what_it_waits_for_stands_in_the_details() {
+        let health = NodeHealth::new(1, true, 0);
+        health.set_waiting(Some("waiting for node 2".into()));
+        let told = |health: &NodeHealth| {
+            health.report().waiting.as_deref() == Some("waiting for node 2")
+        };
+        assert!(told(&health));
+        health.set_waiting(None);
+        assert!(!told(&health));
     }
 }

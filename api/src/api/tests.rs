@@ -158,7 +158,7 @@ fn health_tells_what_this_node_cannot_do() {
         (Fault::Draining, "draining"),
         (Fault::Storage, "storage error"),
     ] {
-        let fixture = with_health(Health { fault: Some(fault), checks: Vec::new() });
+        let fixture = with_health(Health { fault: Some(fault), ..Health::default() });
         let body = format!(r#"{{"message":"{text}","status":"error"}}"#);
         assert_eq!(fixture.get("/health"), (500, body));
         assert_eq!(fixture.get("/healthz"), ok);
@@ -166,7 +166,7 @@ fn health_tells_what_this_node_cannot_do() {
         assert_eq!(fixture.get("/readyz"), (503, body));
     }
     let check = Check { name: "slots", ok: false, detail: "63 of 64".to_owned() };
-    let fixture = with_health(Health { fault: None, checks: vec![check] });
+    let fixture = with_health(Health { checks: vec![check], ..Health::default() });
     assert_eq!(fixture.get("/health"), ok);
     let body = r#"{"status":"error","checks":[{"name":"slots","ok":false,"detail":"63 of 64"}]}"#;
     assert_eq!(fixture.get("/readyz"), (503, body.to_owned()));

@@ -1,0 +1,276 @@
+//! A shard's part in the affairs of the cluster: it asks shards of this and other nodes, and
+//! answers them.
+
+use std::{rc::Rc, sync::Arc, time::Duration};
+
+use futures::future::{join_all, select, Either};
+use jindou_cluster::{CLUSTER_SLOT, Node, Router};
+use jindou_core::{
+    effect::Place,
+    id::{NodeId, ShardId, SlotId},
+    request::{Reply, Request, Target},
+};
+use jindou_net::{Handle, Links};
+
+use super::{
+    controller::Observed,
+    document::{Document, ID_KEY, Member, SECRET_KEY, SharedDocument, Status, node_entry, removal},
+    letters::{Answer, Ask, GroupStatus, NodeChange, read_answer, to_bytes},
+    post::Post,
+    settings::ClusterSettings,
+};
+use crate::node::executor::ShardGroups;
+
+/// How long another node may take for an answer about its groups.
+const LOOK_MAX: Duration = Duration::from_millis(1_000);
+/// How long a change of members may take: a new replica may have to get all there is.
+const CHANGE_MAX: Duration = Duration::from_secs(600);
+/// How often a letter to the leader of group 0 is passed on.
+const HOPS_MAX: u8 = 3;
+
+/// A shard view; clones are handles to the same.
+#[derive(Clone)]
+pub(in crate::node) struct Office(Rc<Parts>);
+
+/// What an office works with.
+pub(in crate::node) struct Parts {
+    pub(in crate::node) handle: Handle,
+    pub(in crate::node) shard_count: u16,
+    pub(in crate::node) slot_count: u16,
+    pub(in crate::node) settings: Arc<ClusterSettings>,
+    pub(in crate::node) document: Arc<SharedDocument>,
+    pub(in crate::node) post: Post,
+    pub(in crate::node) links: Links,
+    pub(in crate::node) groups: ShardGroups,
+    pub(in crate::node) router: Router,
+}
+
+impl Office {
+    pub(in crate::node) fn new(parts: Parts) -> Self {
+        Self(Rc::new(parts))
+    }
+
+    pub(super) fn settings(&self) -> &ClusterSettings {
+        &self.0.settings
+    }
+
+    pub(super) fn document(&self) -> &SharedDocument {
+        &self.0.document
+    }
+
+    pub(super) fn links(&self) -> &Links {
+        &self.0.links
+    }
+
+    /// Whether this node leads group 0 and this shard holds it.
+    pub(super) fn presides(&self) -> bool {
+        self.0.groups.is_leading(CLUSTER_SLOT)
+    }
+
+    /// Takes the letters of this node's other shards. Returns whether something is left.
+    pub(in crate::node) fn take_letters(&self) -> bool {
+        while let Some(letter) = self.0.post.take(self.0.handle.shard()) {
+            let office = self.clone();
+            jindou_net::spawn(async move {
+                // Whoever asked may have gone.
+                let _ = letter.answer.send(office.answer(letter.ask).await);
+            });
+        }
+        false
+    }
+
+    /// Asks a shard of a node, this one included.
+    pub(super) async fn ask(&self, to: NodeId, place: Place, ask: Ask, time_max: Duration) -> Answer {
+        if to == self.0.settings.node {
+            let shard = match place {
+                Place::Shard(shard) => shard,
+                Place::Slot(slot) => self.shard_of(slot),
+            };
+            if shard == self.0.handle.shard() {
+                return Box::pin(self.answer(ask)).await;
+            }
+            return self.0.post.ask(shard, ask).await;
+        }
+        let asked = self.0.links.control(to, place, to_bytes(&ask));
+        match select(asked, Box::pin(jindou_net::sleep(time_max))).await {
+            Either::Left((Ok(answer), _)) => read_answer(&answer),
+            Either::Left((Err(error), _)) => Answer::later(error.to_string()),
+            Either::Right(_) => Answer::later(format!("node {} does not answer", to.0)),
+        }
+    }
+
+    fn shard_of(&self, slot: SlotId) -> ShardId {
+        if slot == CLUSTER_SLOT {
+            return ShardId(0);
+        }
+        ShardId::of(slot, self.0.shard_count)
+    }
+
+    /// Answers a question that came to this shard.
+    pub(in crate::node) async fn answer(&self, ask: Ask) -> Answer {
+        match ask {
+            Ask::Groups => Answer::Groups { groups: self.groups(), shard_count: self.0.shard_count },
+            Ask::SetVoters { slot, voters } => self.set_voters(SlotId(slot), voters).await,
+            Ask::Transfer { slot, to } => {
+                match self.0.groups.transfer(SlotId(slot), NodeId(to)).await {
+                    Ok(()) => Answer::Done,
+                    Err(error) => Answer::later(error.to_string()),
+                }
+            }
+            Ask::Enter { .. } | Ask::Node { .. } if !self.presides() => self.pass_on(ask).await,
+            Ask::Enter { node, addr, api_url, blank, .. } => {
+                self.enter(NodeId(node), addr, api_url, blank).await
+            }
+            Ask::Node { node, change, .. } => self.change_node(NodeId(node), change).await,
+        }
+    }
+
+    /// To the leader of group 0, wherever it is.
+    async fn pass_on(&self, mut ask: Ask) -> Answer {
+        if let Ask::Enter { hops, .. } | Ask::Node { hops, .. } = &mut ask {
+            *hops += 1;
+            if *hops > HOPS_MAX {
+                return Answer::later("the leader of group 0 is changing");
+            }
+        }
+        match self.0.router.leader(CLUSTER_SLOT) {
+            Some(leader) => {
+                Box::pin(self.ask(leader, Place::Slot(CLUSTER_SLOT), ask, LOOK_MAX * 5)).await
+            }
+            None => Answer::later("group 0 has no leader that this node knows"),
+        }
+    }
+
+    fn groups(&self) -> Vec<GroupStatus> {
+        self.0.groups.statuses().into_iter().map(GroupStatus::from).collect()
+    }
+
+    async fn set_voters(&self, slot: SlotId, voters: Vec<u64>) -> Answer {
+        let members: Result<Vec<(NodeId, Node)>, u64> = self.0.document.read(|document| {
+            voters
+                .iter()
+                .map(|id| {
+                    let member = document.nodes.get(&NodeId(*id)).ok_or(*id)?;
+                    let (addr, api_url) = (member.addr.clone(), member.api_url.clone());
+                    Ok((NodeId(*id), Node { addr, api_url }))
+                })
+                .collect()
+        });
+        match members {
+            Err(id) => Answer::later(format!("node {id} is not known here")),
+            Ok(members) => match self.0.groups.change_voters(slot, &members).await {
+                Ok(()) => Answer::Done,
+                Err(error) => Answer::later(error.to_string()),
+            },
+        }
+    }
+
+    /// A node asks to be taken in, or tells its addresses.
+    async fn enter(&self, node: NodeId, addr: String, api_url: String, blank: bool) -> Answer {
+        let (known, is_founded) = self
+            .0
+            .document
+            .read(|document| (document.nodes.get(&node).cloned(), document.cluster_id != 0));
+        if !is_founded {
+            return Answer::later("the cluster is being founded");
+        }
+        let member = match known {
+            None if !blank => return Answer::refuse(format!("node {} was removed", node.0)),
+            None => {
+                tracing::info!("node {} at {addr} joins", node.0);
+                let created_at = self.0.handle.now().unix_ms / 1_000;
+                Member { addr, api_url, status: Status::Joining, created_at }
+            }
+            Some(known) if blank && known.addr != addr => {
+                return Answer::refuse(format!(
+                    "node {} is registered at {}: if this is its replacement, say so first with \
+                     `jindou cluster replace {} {addr}`; if it is another node, give it another \
+                     cluster.nodeId",
+                    node.0, known.addr, node.0
+                ));
+            }
+            Some(known) if known.addr == addr && known.api_url == api_url => {
+                return self.entered();
+            }
+            Some(known) => {
+                tracing::info!("node {} is at {addr} now, its API at {api_url}", node.0);
+                Member { addr, api_url, ..known }
+            }
+        };
+        match self.write(vec![node_entry(node, &member)], false).await {
+            Ok(()) => self.entered(),
+            Err(reason) => Answer::later(reason),
+        }
+    }
+
+    fn entered(&self) -> Answer {
+        self.0.document.read(|document| Answer::Entered {
+            cluster_id: document.cluster_id,
+            secret: document.secret.as_deref().unwrap_or_default().to_vec(),
+            nodes: document.nodes.iter().map(|(id, member)| (id.0, member.clone())).collect(),
+        })
+    }
+
+    async fn change_node(&self, node: NodeId, change: NodeChange) -> Answer {
+        let (known, others) = self.0.document.read(|document| {
+            let others = document.holders().into_iter().filter(|id| *id != node).count();
+            (document.nodes.get(&node).cloned(), others)
+        });
+        let Some(known) = known else {
+            return Answer::refuse(format!("there is no node {}", node.0));
+        };
+        let member = match change {
+            NodeChange::Leave if others == 0 => {
+                return Answer::refuse("the last node can't leave the cluster");
+            }
+            NodeChange::Leave => Member { status: Status::Leaving, ..known },
+            NodeChange::Stay if known.status == Status::Leaving => {
+                Member { status: Status::Joining, ..known }
+            }
+            NodeChange::Stay => return Answer::Done,
+            NodeChange::Replace { addr } => Member { addr, ..known },
+        };
+        match self.write(vec![node_entry(node, &member)], false).await {
+            Ok(()) => Answer::Done,
+            Err(reason) => Answer::later(reason),
+        }
+    }
+
+    /// Writes keys of group 0.
+    pub(super) async fn write(
+        &self,
+        entries: Vec<(String, Vec<u8>)>,
+        if_absent: bool,
+    ) -> Result<(), String> {
+        let entries = entries.into_iter().map(|(key, value)| (key, value, if_absent)).collect();
+        let request = Request::WriteClusterKeys { entries };
+        match self.0.handle.request(Target::Slot(CLUSTER_SLOT), request).await {
+            Reply::Done => Ok(()),
+            Reply::Failed(failure) => Err(failure.to_string()),
+            _ => Err("the shard answered another question".to_owned()),
+        }
+    }
+
+    /// What the groups look like, by the word of every node that answers.
+    pub(super) async fn look(&self) -> Observed {
+        let nodes: Vec<NodeId> =
+            self.0.document.read(|document| document.nodes.keys().copied().collect());
+        let looks = nodes.into_iter().map(|node| self.look_at(node));
+        let mut observed = Observed::default();
+        for (node, groups) in join_all(looks).await.into_iter().flatten() {
+            observed.add(node, groups);
+        }
+        observed
+    }
+
+    async fn look_at(&self, node: NodeId) -> Option<(NodeId, Vec<GroupStatus>)> {
+        let ask = |shard| self.ask(node, Place::Shard(ShardId(shard)), Ask::Groups, LOOK_MAX);
+        let Answer::Groups { mut groups, shard_count } = ask(0).await else { return None };
+        let others = join_all((1..shard_count).map(ask)).await;
+        for answer in others {
+            let Answer::Groups { groups: more, .. } = answer else { return None };
+            groups.extend(more);
+        }
+        Some((node, groups))
+    }
+}
