@@ -15,7 +15,7 @@ pub(crate) type Answer = Result<HttpResponse, Refusal>;
 /// `EGET` of the reference: nobody leads the slot.
 const NO_LEADER: &str = "获取频道所在节点失败！";
 
-/// Why a call is refused: HTTP 400 with the text. Nothing was changed, but for a time-out, after
+/// Why a call is refused: HTTP 400 with the text, but for a missing right. Nothing was changed, but for a time-out, after
 /// which the change may still take effect.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Refusal {
@@ -47,6 +47,12 @@ pub(crate) enum Refusal {
     /// The shard did not carry it out.
     #[error("{0}")]
     Failed(Failure),
+    /// What the node says.
+    #[error("{0}")]
+    Told(String),
+    /// The caller may not do this: HTTP 403, where v2 answers 400 (operations.md §3.14).
+    #[error("没有权限")]
+    NoRight,
     /// The shard gave an answer to another question.
     #[error("internal error")]
     Confused,
@@ -71,7 +77,7 @@ impl Refusal {
         }
     }
 
-    /// `ERR(text)`.
+    /// `ERR(text)`, with the status of a missing right where that is the reason.
     pub(crate) fn into_response(self) -> HttpResponse {
         #[derive(Serialize)]
         struct Body {
@@ -79,8 +85,19 @@ impl Refusal {
             status: u16,
         }
 
-        let body = Body { msg: self.to_string(), status: 400 };
-        HttpResponse::json(StatusCode::BAD_REQUEST, to_json(&body))
+        let status = match self {
+            Self::NoRight => StatusCode::FORBIDDEN,
+            Self::Rule(_)
+            | Self::Body(_)
+            | Self::Format(_)
+            | Self::TooLong { .. }
+            | Self::TooMany { .. }
+            | Self::Failed(_)
+            | Self::Told(_)
+            | Self::Confused => StatusCode::BAD_REQUEST,
+        };
+        let body = Body { msg: self.to_string(), status: status.as_u16() };
+        HttpResponse::json(status, to_json(&body))
     }
 }
 

@@ -4,13 +4,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::{
     answer::Answer,
-    channel, connection, conversation, health, history,
+    channel, cluster, connection, conversation, health, history,
     http::{HttpRequest, HttpResponse},
     list, message, metrics,
     node::Node,
     query::{Query, decode_path},
     route,
-    routes::{Found, Handler, Routes},
+    routes::{Found, Handler, Params, Routes},
     settings::ApiSettings,
     user, varz,
 };
@@ -34,8 +34,11 @@ pub struct Api<N: Node> {
 
 /// A request whose path is found, with what the handlers read from it.
 pub(crate) struct Call {
+    pub(crate) params: Params,
     pub(crate) query: Query,
     pub(crate) body: bytes::Bytes,
+    /// Whether the caller has shown the manager token or sits on this machine.
+    pub(crate) is_trusted: bool,
 }
 
 /// Series for the manager's pages, which a Prometheus server keeps.
@@ -97,6 +100,17 @@ impl<N: Node> Api<N> {
         same_secret(given, wanted.as_bytes())
     }
 
+    /// Whether a request that may pass comes from who runs this node. Without a manager token that
+    /// is a program on the same machine; not a page in its browser, and not a gateway there that
+    /// speaks for others.
+    fn is_trusted(&self, request: &HttpRequest) -> bool {
+        const FOR_OTHERS: [&str; 4] = ["origin", "forwarded", "x-forwarded-for", "x-real-ip"];
+
+        !self.settings.manager_token.trim().is_empty()
+            || request.peer.ip().to_canonical().is_loopback()
+                && !FOR_OTHERS.iter().any(|name| request.headers.contains_key(*name))
+    }
+
     async fn answer(&self, found: Found, path: &str, request: HttpRequest) -> HttpResponse {
         match found {
             Found::Nothing => HttpResponse::not_found(),
@@ -114,9 +128,14 @@ impl<N: Node> Api<N> {
                 };
                 HttpResponse::redirect(status, &place)
             }
-            Found::Handler(handler) => {
+            Found::Handler(handler, params) => {
                 debug_assert!(path.starts_with('/'));
-                let call = Call { query: Query::parse(&request.query), body: request.body };
+                let call = Call {
+                    params,
+                    query: Query::parse(&request.query),
+                    is_trusted: self.is_trusted(&request),
+                    body: request.body,
+                };
                 match self.dispatch(handler, &call).await {
                     Ok(response) => response,
                     Err(refusal) => refusal.into_response(),
@@ -160,6 +179,7 @@ impl<N: Node> Api<N> {
             Handler::ConversationSync => conversation::sync(self, call).await,
             Handler::ConversationChannels => conversation::channels(self, call).await,
             Handler::SyncByChannels => conversation::sync_by_channels(self, call).await,
+            Handler::Cluster(route) => cluster::answer(self, call, route).await,
         }
     }
 }

@@ -16,6 +16,7 @@
 mod answer;
 mod api;
 mod channel;
+mod cluster;
 mod connection;
 mod conversation;
 mod health;
@@ -41,6 +42,9 @@ mod testing;
 
 pub use self::{
     api::Api,
+    cluster::{
+        ClusterChange, ClusterView, NodeStatus, NodeView, ReplicaRole, ReplicaView, SlotView,
+    },
     http::{HttpRequest, HttpResponse},
     json::fuzz_body,
     node::{Check, Fault, Health, Io, Node, Process},

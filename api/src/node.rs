@@ -3,9 +3,11 @@
 use futures::future::LocalBoxFuture;
 use jindou_core::{
     effect::Now,
-    id::ShardId,
+    id::{ShardId, SlotId},
     request::{Reply, Request, Target},
 };
+
+use crate::cluster::{ClusterChange, ClusterView, ReplicaView};
 
 /// A handle of the shard that serves an HTTP connection. Not `Send`: it lives and is used on that
 /// shard's thread. Implemented by the wiring in `src/`, in tests by a scripted one.
@@ -27,6 +29,16 @@ pub trait Node {
     fn process(&self) -> Process;
     /// What each shard counts about its sockets and rings, by shard, for /metrics.
     fn io(&self) -> Vec<Io>;
+    /// The cluster as this node can find out now: nodes that don't answer in time are marked
+    /// offline, what they lead is as the others know it. An error is a text for the operator:
+    /// this node knows nothing that it could show.
+    fn cluster(&self) -> LocalBoxFuture<'_, Result<ClusterView, String>>;
+    /// What the replicas of one slot say, those that answered in time, in any order.
+    fn replicas(&self, slot: SlotId) -> LocalBoxFuture<'_, Result<Vec<ReplicaView>, String>>;
+    /// Changes the cluster. `Ok` when the change is committed; repeating one that is under way is
+    /// no error. An error is a text for the operator: why it is refused, or that it is not known
+    /// whether it took effect.
+    fn change_cluster(&self, change: ClusterChange) -> LocalBoxFuture<'_, Result<(), String>>;
 }
 
 /// Why /health is red. The first four texts are v2's.

@@ -5,6 +5,8 @@ use http::Method;
 use jindou_core::channel_info::ListChange;
 use matchit::Router;
 
+use crate::cluster::ClusterRoute;
+
 /// What answers a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Handler {
@@ -41,13 +43,31 @@ pub(crate) enum Handler {
     ConversationSync,
     ConversationChannels,
     SyncByChannels,
+    Cluster(ClusterRoute),
+}
+
+/// What a path says where its pattern has a name, such as `id`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Params(Vec<(String, String)>);
+
+impl Params {
+    /// The text at a name; empty when the pattern has no such name.
+    pub(crate) fn text(&self, name: &str) -> &str {
+        self.0.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value)
+    }
+}
+
+impl From<matchit::Params<'_, '_>> for Params {
+    fn from(params: matchit::Params<'_, '_>) -> Self {
+        Self(params.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect())
+    }
 }
 
 /// What a method and path lead to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// A handler.
-    Handler(Handler),
+    /// A handler, and what the path says to it.
+    Handler(Handler, Params),
     /// A path of v2 that this version does not serve.
     NotYet,
     /// The path with one slash more or less at its end is known.
@@ -59,7 +79,7 @@ pub(crate) enum Found {
 impl Found {
     /// Whether this is a health check.
     pub(crate) fn is_health(&self) -> bool {
-        matches!(self, Self::Handler(Handler::Health | Handler::Alive | Handler::Ready))
+        matches!(self, Self::Handler(Handler::Health | Handler::Alive | Handler::Ready, _))
     }
 }
 
@@ -108,6 +128,29 @@ const SERVED_POST: &[(&str, Handler)] = &[
     ("/conversation/syncByChannels", Handler::SyncByChannels),
 ];
 
+/// Paths that both ports have; the manager's waits for its login.
+const SERVED_SHARED_GET: &[(&str, Handler)] = &[
+    ("/cluster/nodes", Handler::Cluster(ClusterRoute::Nodes)),
+    ("/cluster/node", Handler::Cluster(ClusterRoute::Node)),
+    ("/cluster/simpleNodes", Handler::Cluster(ClusterRoute::SimpleNodes)),
+    ("/cluster/info", Handler::Cluster(ClusterRoute::Info)),
+    ("/cluster/slots", Handler::Cluster(ClusterRoute::Slots)),
+    ("/cluster/allslot", Handler::Cluster(ClusterRoute::AllSlots)),
+    ("/cluster/slots/{id}/config", Handler::Cluster(ClusterRoute::SlotConfig)),
+    ("/cluster/slots/{id}/replicas", Handler::Cluster(ClusterRoute::SlotReplicas)),
+    ("/cluster/slots/{id}/localReplica", Handler::Cluster(ClusterRoute::SlotLocalReplica)),
+    ("/cluster/devtools/checkLogConflict", Handler::Cluster(ClusterRoute::CheckLogConflict)),
+];
+
+/// As [`SERVED_SHARED_GET`]; the last three are not v2's.
+const SERVED_SHARED_POST: &[(&str, Handler)] = &[
+    ("/cluster/slots/{id}/migrate", Handler::Cluster(ClusterRoute::Migrate)),
+    ("/cluster/slots/{id}/election", Handler::Cluster(ClusterRoute::Elect)),
+    ("/cluster/nodes/{id}/remove", Handler::Cluster(ClusterRoute::Remove)),
+    ("/cluster/nodes/{id}/keep", Handler::Cluster(ClusterRoute::Keep)),
+    ("/cluster/nodes/{id}/replace", Handler::Cluster(ClusterRoute::Replace)),
+];
+
 /// Paths of v2's API port that wait for later work.
 const LATER_GET: &[&str] = &[
     "/migrate/result",
@@ -143,15 +186,7 @@ const LATER_SHARED_GET: &[&str] = &[
     "/tags",
     "/plugins",
     "/plugin/bind",
-    "/cluster/nodes",
-    "/cluster/node",
-    "/cluster/simpleNodes",
     "/cluster/nodes/{id}/channels",
-    "/cluster/slots",
-    "/cluster/allslot",
-    "/cluster/slots/{id}/config",
-    "/cluster/slots/{id}/replicas",
-    "/cluster/slots/{id}/localReplica",
     "/cluster/messages",
     "/cluster/channels",
     "/cluster/channels/{id}/{type}/subscribers",
@@ -160,12 +195,10 @@ const LATER_SHARED_GET: &[&str] = &[
     "/cluster/users",
     "/cluster/devices",
     "/cluster/conversations",
-    "/cluster/info",
     "/cluster/logs",
     "/cluster/channels/{id}/{type}/config",
     "/cluster/channels/{id}/{type}/replicas",
     "/cluster/channels/{id}/{type}/localReplica",
-    "/cluster/devtools/checkLogConflict",
 ];
 
 const LATER_SHARED_POST: &[&str] = &[
@@ -180,8 +213,6 @@ const LATER_SHARED_POST: &[&str] = &[
     "/plugin/bind",
     "/plugin/unbind",
     "/plugin/uninstall",
-    "/cluster/slots/{id}/migrate",
-    "/cluster/slots/{id}/election",
     "/cluster/message/eventsync",
     "/cluster/channels/{id}/{type}/migrate",
     "/cluster/channels/{id}/{type}/start",
@@ -196,7 +227,7 @@ const LATER_SHARED_ANY: &[&str] = &["/plugins/{plugin}/", "/plugins/{plugin}/{*p
 const LATER_MANAGER_GET: &[&str] =
     &["/metrics/app", "/metrics/cluster", "/metrics/system", "/web", "/web/", "/web/{*path}"];
 
-/// Handlers that the manager port has too, not served there before its login is.
+/// Other handlers that the manager port has too, not served there before its login is.
 const SHARED_HANDLERS: &[(bool, &str)] = &[
     (false, "/connz"),
     (false, "/varz"),
@@ -205,8 +236,15 @@ const SHARED_HANDLERS: &[(bool, &str)] = &[
     (true, "/conn/kick"),
 ];
 
+/// What stands behind a pattern.
+#[derive(Clone, Copy, Debug)]
+enum Behind {
+    Handler(Handler),
+    NotYet,
+}
+
 /// The paths of one method.
-type Table = Router<Found>;
+type Table = Router<Behind>;
 
 /// The paths of both ports.
 pub(crate) struct Routes {
@@ -227,30 +265,36 @@ impl Routes {
             manager_get: Table::new(),
             manager_post: Table::new(),
         };
-        for (path, handler) in SERVED_GET {
-            put(&mut routes.get, path, Found::Handler(*handler));
+        for (path, handler) in SERVED_GET.iter().chain(SERVED_SHARED_GET) {
+            put(&mut routes.get, path, Behind::Handler(*handler));
         }
-        for (path, handler) in SERVED_POST {
-            put(&mut routes.post, path, Found::Handler(*handler));
+        for (path, handler) in SERVED_POST.iter().chain(SERVED_SHARED_POST) {
+            put(&mut routes.post, path, Behind::Handler(*handler));
+        }
+        for (path, _) in SERVED_SHARED_GET {
+            put(&mut routes.manager_get, path, Behind::NotYet);
+        }
+        for (path, _) in SERVED_SHARED_POST {
+            put(&mut routes.manager_post, path, Behind::NotYet);
         }
         for path in LATER_GET.iter().chain(LATER_SHARED_GET) {
-            put(&mut routes.get, path, Found::NotYet);
+            put(&mut routes.get, path, Behind::NotYet);
         }
         for path in LATER_POST.iter().chain(LATER_SHARED_POST) {
-            put(&mut routes.post, path, Found::NotYet);
+            put(&mut routes.post, path, Behind::NotYet);
         }
         for path in LATER_SHARED_ANY {
-            put(&mut routes.any, path, Found::NotYet);
+            put(&mut routes.any, path, Behind::NotYet);
         }
         for path in LATER_MANAGER_GET.iter().chain(LATER_SHARED_GET) {
-            put(&mut routes.manager_get, path, Found::NotYet);
+            put(&mut routes.manager_get, path, Behind::NotYet);
         }
         for path in LATER_SHARED_POST {
-            put(&mut routes.manager_post, path, Found::NotYet);
+            put(&mut routes.manager_post, path, Behind::NotYet);
         }
         for (is_post, path) in SHARED_HANDLERS {
             let table = if *is_post { &mut routes.manager_post } else { &mut routes.manager_get };
-            put(table, path, Found::NotYet);
+            put(table, path, Behind::NotYet);
         }
         routes
     }
@@ -266,7 +310,10 @@ impl Routes {
         };
         for table in [table, &self.any] {
             if let Ok(found) = table.at(path) {
-                return found.value.clone();
+                return match *found.value {
+                    Behind::Handler(handler) => Found::Handler(handler, found.params.into()),
+                    Behind::NotYet => Found::NotYet,
+                };
             }
         }
         // v2 looks for the path with or without a slash at its end, among the same method's.
@@ -295,8 +342,8 @@ impl Routes {
 }
 
 /// Adds a path. All paths are constants of this file.
-fn put(table: &mut Table, path: &str, found: Found) {
-    let added = table.insert(path, found);
+fn put(table: &mut Table, path: &str, behind: Behind) {
+    let added = table.insert(path, behind);
     debug_assert!(added.is_ok(), "two routes are in each other's way: {path}");
 }
 
@@ -319,14 +366,39 @@ fn encode_path(path: &str) -> String {
 mod tests {
     use super::*;
 
+    /// What a pattern that is taken for a path holds at its name.
+    fn id_of(pattern: &str) -> &str {
+        if pattern.contains("{id}") { "{id}" } else { "" }
+    }
+
     #[test]
     fn every_path_of_the_tables_is_found() {
         let routes = Routes::new();
         for (path, handler) in SERVED_GET {
-            assert_eq!(routes.find(&Method::GET, path), Found::Handler(*handler));
+            assert_eq!(
+                routes.find(&Method::GET, path),
+                Found::Handler(*handler, Params::default())
+            );
         }
         for (path, handler) in SERVED_POST {
-            assert_eq!(routes.find(&Method::POST, path), Found::Handler(*handler));
+            assert_eq!(
+                routes.find(&Method::POST, path),
+                Found::Handler(*handler, Params::default())
+            );
+        }
+        for (path, handler) in SERVED_SHARED_GET {
+            let Found::Handler(found, params) = routes.find(&Method::GET, path) else {
+                panic!("{path} is not found");
+            };
+            assert_eq!((found, params.text("id")), (*handler, id_of(path)));
+            assert!(routes.is_managers(&Method::GET, path));
+        }
+        for (path, handler) in SERVED_SHARED_POST {
+            let Found::Handler(found, params) = routes.find(&Method::POST, path) else {
+                panic!("{path} is not found");
+            };
+            assert_eq!((found, params.text("id")), (*handler, id_of(path)));
+            assert!(routes.is_managers(&Method::POST, path));
         }
         for path in LATER_GET.iter().chain(LATER_SHARED_GET) {
             assert_eq!(routes.find(&Method::GET, path), Found::NotYet, "{path}");

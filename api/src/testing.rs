@@ -19,7 +19,10 @@ use jindou_core::{
     request::{Reply, Request, Target},
 };
 
-use crate::{Api, ApiSettings, Health, HttpRequest, HttpResponse, Io, Node, Process};
+use crate::{
+    Api, ApiSettings, ClusterChange, ClusterView, Health, HttpRequest, HttpResponse, Io, Node,
+    Process, ReplicaView,
+};
 
 /// Answers each question by a function, or from a queue, and remembers what was asked.
 pub(crate) struct FakeNode {
@@ -27,6 +30,14 @@ pub(crate) struct FakeNode {
     pub(crate) health: Health,
     pub(crate) process: Process,
     pub(crate) now_ms: i64,
+    /// What the node sees of its cluster.
+    pub(crate) cluster: Result<ClusterView, String>,
+    /// What the replicas of each slot say.
+    pub(crate) replicas: Result<Vec<ReplicaView>, String>,
+    /// What becomes of a change of the cluster.
+    pub(crate) change: Result<(), String>,
+    /// The changes of the cluster that it was asked for.
+    pub(crate) changes: RefCell<Vec<ClusterChange>>,
     script: Script,
     asked: RefCell<Vec<(Target, String)>>,
 }
@@ -74,6 +85,19 @@ impl Node for Rc<FakeNode> {
     fn io(&self) -> Vec<Io> {
         (0..u64::from(self.shards)).map(|n| Io { sends: 10 + n, ..Io::default() }).collect()
     }
+
+    fn cluster(&self) -> LocalBoxFuture<'_, Result<ClusterView, String>> {
+        async { self.cluster.clone() }.boxed_local()
+    }
+
+    fn replicas(&self, _: SlotId) -> LocalBoxFuture<'_, Result<Vec<ReplicaView>, String>> {
+        async { self.replicas.clone() }.boxed_local()
+    }
+
+    fn change_cluster(&self, change: ClusterChange) -> LocalBoxFuture<'_, Result<(), String>> {
+        self.changes.borrow_mut().push(change);
+        async { self.change.clone() }.boxed_local()
+    }
 }
 
 /// An API over a scripted node.
@@ -118,6 +142,10 @@ impl Fixture {
             health: Health::default(),
             process: Process::default(),
             now_ms: 1_735_689_600_000,
+            cluster: Err("no cluster".to_owned()),
+            replicas: Ok(Vec::new()),
+            change: Ok(()),
+            changes: RefCell::default(),
             script,
             asked: RefCell::default(),
         };
@@ -141,6 +169,13 @@ impl Fixture {
         headers: HeaderMap,
     ) -> HttpResponse {
         block_on(self.api.handle(request(method, target, body, headers)))
+    }
+
+    /// As [`Self::call`], from another machine.
+    pub(crate) fn call_from_afar(&self, method: &str, target: &str, body: &str) -> HttpResponse {
+        let mut request = request(method, target, body, HeaderMap::new());
+        request.peer = ([10, 0, 0, 9], 4711).into();
+        block_on(self.api.handle(request))
     }
 
     /// Calls the manager port.

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use jindou_api::{Api, Health, Io, Node, Process};
+use jindou_api::{Api, ClusterChange, ClusterView, Health, Io, Node, Process, ReplicaView};
 use jindou_core::{
     effect::Now,
     id::{ShardId, SlotId},
@@ -62,7 +62,22 @@ impl Node for ShardNode {
         let counters = self.running.get().map_or(&[][..], |running| &running.counters);
         counters.iter().map(|counters| io(counters)).collect()
     }
+
+    fn cluster(&self) -> LocalBoxFuture<Result<ClusterView, String>> {
+        Box::pin(std::future::ready(Err(NO_CLUSTER.to_owned())))
+    }
+
+    fn replicas(&self, _: SlotId) -> LocalBoxFuture<Result<Vec<ReplicaView>, String>> {
+        Box::pin(std::future::ready(Err(NO_CLUSTER.to_owned())))
+    }
+
+    fn change_cluster(&self, _: ClusterChange) -> LocalBoxFuture<Result<(), String>> {
+        Box::pin(std::future::ready(Err(NO_CLUSTER.to_owned())))
+    }
 }
+
+/// What the cluster's pages say while the node does not tell the API of its groups.
+const NO_CLUSTER: &str = "this version does not tell its cluster yet";
 
 fn io(counters: &Counters) -> Io {
     Io {

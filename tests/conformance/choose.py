@@ -23,7 +23,9 @@ ROUTES = {
         /channel/whitelist_add /channel/whitelist_set /channel/whitelist_remove /channel/whitelist /channel/subscriber_remove_all
         /channel/blacklist_remove_all /channel/whitelist_remove_all /channel/last_message /message/send /message/sendbatch /channel/messagesync
         /channel/max_message_seq /conversation/sync /conversations/clearUnread /conversations/setUnread /conversations/delete
-        /conversation/channels /conversation/syncByChannels /connz /conn/kick /conn/remove /varz /varz/setting""".split() + UNKNOWN,
+        /conversation/channels /conversation/syncByChannels /connz /conn/kick /conn/remove /varz /varz/setting /cluster/nodes /cluster/node
+        /cluster/simpleNodes /cluster/info /cluster/slots /cluster/allslot /cluster/slots/1/config /cluster/slots/1/replicas
+        /cluster/slots/1/localReplica /cluster/devtools/checkLogConflict""".split() + UNKNOWN,
     "manager": ["/metrics", "/metrics/app", "/metrics/cluster", "/metrics/system"],
     "demo": ["/metrics"],
 }

@@ -101,7 +101,7 @@ pub(crate) use body;
 /// Feeds arbitrary bytes to every body reader, the base64 reader and the writer: the entry of the
 /// fuzz target. Must never panic, whatever the bytes.
 pub fn fuzz_body(bytes: &[u8]) {
-    use crate::{channel, connection, conversation, history, list, message, user};
+    use crate::{channel, cluster, connection, conversation, history, list, message, user};
 
     fn one<T: Field + Default>(bytes: &[u8]) {
         let _ = read::<T>(bytes).map_err(|error| error.to_string());
@@ -114,6 +114,8 @@ pub fn fuzz_body(bytes: &[u8]) {
     one::<channel::ChannelBody>(bytes);
     one::<channel::InfoBody>(bytes);
     one::<channel::DeleteBody>(bytes);
+    one::<cluster::MigrateBody>(bytes);
+    one::<cluster::ReplaceBody>(bytes);
     one::<list::SubscriberBody>(bytes);
     one::<list::ListBody>(bytes);
     one::<list::ClearBody>(bytes);
