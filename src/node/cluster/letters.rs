@@ -87,6 +87,12 @@ pub(super) enum Answer {
         groups: Vec<GroupStatus>,
         /// The shards of the node.
         shard_count: u16,
+        /// Seconds since the node started.
+        #[serde(default)]
+        uptime_s: u64,
+        /// What it runs.
+        #[serde(default)]
+        version: String,
     },
     /// Not carried out; the text says why and, if anything can be done, what.
     Failed {
@@ -105,6 +111,8 @@ pub(super) struct GroupStatus {
     pub(super) slot: u16,
     /// Who leads, as far as the replica knows.
     pub(super) leader: Option<u64>,
+    /// The replica leads and serves.
+    pub(super) leads: bool,
     /// The term.
     pub(super) term: u64,
     /// The voters.

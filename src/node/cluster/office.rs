@@ -4,7 +4,7 @@
 use std::{rc::Rc, sync::Arc, time::Duration};
 
 use futures::future::{join_all, select, Either};
-use jindou_cluster::{CLUSTER_SLOT, Node, Router};
+use jindou_cluster::{AsyncRuntime, CLUSTER_SLOT, Node, Router, Runtime};
 use jindou_core::{
     effect::Place,
     id::{NodeId, ShardId, SlotId},
@@ -13,7 +13,7 @@ use jindou_core::{
 use jindou_net::{Handle, Links};
 
 use super::{
-    controller::Observed,
+    observed::{Observed, Seen},
     document::{Document, ID_KEY, Member, SECRET_KEY, SharedDocument, Status, node_entry, removal},
     letters::{Answer, Ask, GroupStatus, NodeChange, read_answer, to_bytes},
     post::Post,
@@ -62,6 +62,18 @@ impl Office {
         &self.0.links
     }
 
+    pub(super) fn groups(&self) -> &ShardGroups {
+        &self.0.groups
+    }
+
+    pub(super) fn slot_count(&self) -> u16 {
+        self.0.slot_count
+    }
+
+    pub(super) fn now_ms(&self) -> i64 {
+        self.0.handle.now().unix_ms
+    }
+
     /// Whether this node leads group 0 and this shard holds it.
     pub(super) fn presides(&self) -> bool {
         self.0.groups.is_leading(CLUSTER_SLOT)
@@ -71,10 +83,10 @@ impl Office {
     pub(in crate::node) fn take_letters(&self) -> bool {
         while let Some(letter) = self.0.post.take(self.0.handle.shard()) {
             let office = self.clone();
-            jindou_net::spawn(async move {
+            drop(Runtime::spawn(async move {
                 // Whoever asked may have gone.
                 let _ = letter.answer.send(office.answer(letter.ask).await);
-            });
+            }));
         }
         false
     }
@@ -92,7 +104,7 @@ impl Office {
             return self.0.post.ask(shard, ask).await;
         }
         let asked = self.0.links.control(to, place, to_bytes(&ask));
-        match select(asked, Box::pin(jindou_net::sleep(time_max))).await {
+        match select(asked, Box::pin(pause(time_max))).await {
             Either::Left((Ok(answer), _)) => read_answer(&answer),
             Either::Left((Err(error), _)) => Answer::later(error.to_string()),
             Either::Right(_) => Answer::later(format!("node {} does not answer", to.0)),
@@ -109,7 +121,12 @@ impl Office {
     /// Answers a question that came to this shard.
     pub(in crate::node) async fn answer(&self, ask: Ask) -> Answer {
         match ask {
-            Ask::Groups => Answer::Groups { groups: self.groups(), shard_count: self.0.shard_count },
+            Ask::Groups => Answer::Groups {
+                groups: self.statuses(),
+                shard_count: self.0.shard_count,
+                uptime_s: self.0.handle.now().mono_ms / 1_000,
+                version: env!("CARGO_PKG_VERSION").to_owned(),
+            },
             Ask::SetVoters { slot, voters } => self.set_voters(SlotId(slot), voters).await,
             Ask::Transfer { slot, to } => {
                 match self.0.groups.transfer(SlotId(slot), NodeId(to)).await {
@@ -141,8 +158,10 @@ impl Office {
         }
     }
 
-    fn groups(&self) -> Vec<GroupStatus> {
-        self.0.groups.statuses().into_iter().map(GroupStatus::from).collect()
+    fn statuses(&self) -> Vec<GroupStatus> {
+        let groups = &self.0.groups;
+        let status = |slot| groups.status(slot).map(|status| told(slot, &status));
+        groups.slots().into_iter().filter_map(status).collect()
     }
 
     async fn set_voters(&self, slot: SlotId, voters: Vec<u64>) -> Answer {
@@ -257,20 +276,44 @@ impl Office {
             self.0.document.read(|document| document.nodes.keys().copied().collect());
         let looks = nodes.into_iter().map(|node| self.look_at(node));
         let mut observed = Observed::default();
-        for (node, groups) in join_all(looks).await.into_iter().flatten() {
-            observed.add(node, groups);
+        for (node, seen) in join_all(looks).await.into_iter().flatten() {
+            observed.add(node, seen);
         }
         observed
     }
 
-    async fn look_at(&self, node: NodeId) -> Option<(NodeId, Vec<GroupStatus>)> {
+    async fn look_at(&self, node: NodeId) -> Option<(NodeId, Seen)> {
         let ask = |shard| self.ask(node, Place::Shard(ShardId(shard)), Ask::Groups, LOOK_MAX);
-        let Answer::Groups { mut groups, shard_count } = ask(0).await else { return None };
-        let others = join_all((1..shard_count).map(ask)).await;
-        for answer in others {
+        let Answer::Groups { mut groups, shard_count, uptime_s, version } = ask(0).await else {
+            return None;
+        };
+        for answer in join_all((1..shard_count).map(ask)).await {
             let Answer::Groups { groups: more, .. } = answer else { return None };
             groups.extend(more);
         }
-        Some((node, groups))
+        Some((node, Seen { groups, uptime_s, version }))
     }
+}
+
+/// A group as other nodes are told of it.
+fn told(slot: SlotId, status: &jindou_cluster::GroupStatus) -> GroupStatus {
+    let ids = |nodes: &[NodeId]| nodes.iter().map(|node| node.0).collect();
+    GroupStatus {
+        slot: slot.0,
+        leader: status.leader.map(|leader| leader.0),
+        leads: status.leading,
+        term: status.term,
+        voters: ids(&status.voters),
+        learners: ids(&status.learners),
+        last: status.last_log.unwrap_or(0),
+        applied: status.applied.unwrap_or(0),
+        committed: status.committed.unwrap_or(0),
+        changing: status.joint,
+        muted: !status.may_vote,
+    }
+}
+
+/// Lets time pass on this shard.
+pub(super) async fn pause(time: Duration) {
+    <Runtime as AsyncRuntime>::sleep(time).await;
 }

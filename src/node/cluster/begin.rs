@@ -1,0 +1,152 @@
+//! From the start of the process to the moment at which the node belongs to a cluster. The first
+//! shard finds out what is to be done, all shards do it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use jindou_cluster::Node;
+use jindou_core::{
+    effect::Place,
+    id::{NodeId, SlotId},
+    shard::CLUSTER_SLOT,
+};
+
+use super::{
+    document::Document,
+    letters::{Answer, Ask},
+    office::{Office, pause},
+    startup::{Decision, decide},
+};
+use crate::node::health::NodeHealth;
+
+/// How often a node that waits looks around, and how often it asks to be taken in.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+const ENTER_PAUSE: Duration = Duration::from_millis(500);
+/// How long an answer to the wish to be taken in may take.
+const ENTER_MAX: Duration = Duration::from_secs(5);
+
+/// What all shards do once the first has found out.
+#[derive(Clone, Debug)]
+pub(in crate::node) enum Beginning {
+    /// The groups are found on disk, or their leaders will bring them.
+    Follow,
+    /// Make the groups of a new cluster.
+    Found {
+        /// All nodes.
+        nodes: BTreeMap<NodeId, Node>,
+        /// How many replicas each slot has.
+        replica_count: usize,
+    },
+}
+
+/// Told by the first shard to the others. A node view.
+pub(in crate::node) type Begun = Arc<OnceLock<Beginning>>;
+
+impl Office {
+    /// Begins: with the groups of `slots` that are on disk, or as what the others say that this
+    /// node is. Returns when the node belongs to a cluster; that may take for ever.
+    pub(in crate::node) async fn begin(
+        &self,
+        slots: &[SlotId],
+        begun: &Begun,
+        health: &NodeHealth,
+    ) -> anyhow::Result<()> {
+        let stored = self.groups().open_stored(slots).await?;
+        self.open_links()?;
+        let is_first = slots.contains(&CLUSTER_SLOT);
+        if is_first {
+            let beginning = if stored.contains(&CLUSTER_SLOT) {
+                Beginning::Follow
+            } else {
+                self.find_out(health).await
+            };
+            // Told once per process.
+            let _ = begun.set(beginning);
+        }
+        let beginning = loop {
+            match begun.get() {
+                Some(beginning) => break beginning,
+                None => pause(LOOK_PAUSE).await,
+            }
+        };
+        if let Beginning::Found { nodes, replica_count } = beginning {
+            self.groups().bootstrap_placed(slots, nodes, *replica_count).await?;
+        }
+        if is_first {
+            health.set_waiting(None);
+        }
+        Ok(())
+    }
+
+    /// For a node that has nothing on disk.
+    async fn find_out(&self, health: &NodeHealth) -> Beginning {
+        loop {
+            match decide(self.settings(), &self.met()) {
+                Decision::Found(nodes) => return self.found(nodes),
+                Decision::Enter(through) => {
+                    for node in through {
+                        match self.enter_through(node).await {
+                            Ok(()) => return Beginning::Follow,
+                            Err(reason) => health.set_waiting(Some(reason)),
+                        }
+                    }
+                    pause(ENTER_PAUSE).await;
+                }
+                Decision::Wait(text) => {
+                    let refused = self.refusals();
+                    let text = if refused.is_empty() { text } else { format!("{text}; {refused}") };
+                    health.set_waiting(Some(text));
+                    pause(LOOK_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn found(&self, ids: Vec<NodeId>) -> Beginning {
+        let settings = self.settings();
+        let addr_of = |id: &NodeId| {
+            let listed = settings.members.iter().find(|(node, _)| node == id);
+            listed.map(|(_, addr)| addr.clone()).or_else(|| settings.addr.clone())
+        };
+        let replica_count = settings.replicas(ids.len());
+        let nodes = ids
+            .into_iter()
+            .map(|id| {
+                let api_url =
+                    if id == settings.node { settings.api_url.clone() } else { String::new() };
+                (id, Node { addr: addr_of(&id).unwrap_or_default(), api_url })
+            })
+            .collect();
+        Beginning::Found { nodes, replica_count }
+    }
+
+    /// Asks to be taken in. The error is for the operator.
+    async fn enter_through(&self, node: NodeId) -> Result<(), String> {
+        let settings = self.settings();
+        let ask = Ask::Enter {
+            node: settings.node.0,
+            addr: settings.addr.clone().unwrap_or_default(),
+            api_url: settings.api_url.clone(),
+            blank: true,
+            hops: 0,
+        };
+        match self.ask(node, Place::Slot(CLUSTER_SLOT), ask, ENTER_MAX).await {
+            Answer::Entered { cluster_id, secret, nodes } => {
+                let nodes = nodes.into_iter().map(|(id, member)| (NodeId(id), member)).collect();
+                let secret = Some(secret.into()).filter(|secret: &bytes::Bytes| !secret.is_empty());
+                self.document().learn(Document { cluster_id, secret, nodes });
+                tracing::info!("taken in by node {}", node.0);
+                Ok(())
+            }
+            Answer::Failed { reason, .. } => {
+                Err(format!("asking node {} to be taken in: {reason}", node.0))
+            }
+            Answer::Done | Answer::Groups { .. } => {
+                Err(format!("node {} answered another question", node.0))
+            }
+        }
+    }
+}
