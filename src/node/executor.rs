@@ -1,10 +1,10 @@
 //! Performs the effects of a shard that are not about sockets or rings: proposals go to its
 //! groups, rows and reads to the state lane.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
-use jindou_cluster::{Groups, NoPeers, Runtime};
+use jindou_cluster::{Groups, Router, Runtime};
 use jindou_core::{
     effect::{Event, Executor, Place, ReadId},
     envelope::Envelope,
@@ -12,11 +12,17 @@ use jindou_core::{
     request::{Reply, RequestToken},
     row::{Persist, Read, Rows},
 };
-use jindou_net::Handle;
+use jindou_net::{Handle, link::Links};
 use jindou_storage::{Completion, CompletionSender, Outcome, StateStorage, StorageError};
 
+use super::{
+    Running,
+    cluster::{LinkTransport, Post, SharedDocument},
+    health::NodeHealth,
+};
+
 /// The groups of a shard, on its runtime.
-pub(super) type ShardGroups = Groups<Runtime, NoPeers>;
+pub(super) type ShardGroups = Groups<Runtime, LinkTransport>;
 
 /// Completions taken in one turn; what is left waits for the next.
 const COMPLETIONS_PER_TURN_MAX: usize = 1_024;
@@ -26,6 +32,12 @@ pub(super) struct NodeExecutor {
     pub(super) groups: ShardGroups,
     pub(super) state: Arc<dyn StateStorage>,
     pub(super) completions: CompletionSender,
+    pub(super) links: Links,
+    pub(super) router: Router,
+    pub(super) health: Arc<NodeHealth>,
+    pub(super) running: Arc<OnceLock<Running>>,
+    pub(super) document: Arc<SharedDocument>,
+    pub(super) post: Post,
 }
 
 impl Executor for NodeExecutor {
@@ -45,13 +57,28 @@ impl Executor for NodeExecutor {
         self.state.read(slot, read, self.completions.done(id.0));
     }
 
-    fn forward(&mut self, _to: NodeId, _place: Place, _envelope: Envelope) {
-        // A node without peers: nobody is there.
+    fn forward(&mut self, to: NodeId, place: Place, envelope: Envelope) {
+        self.links.send(to, place, &envelope);
     }
 
-    fn leader_known(&mut self, _slot: SlotId, _leader: Option<NodeId>) {}
+    /// The last group that begins to be served opens the doors of all shards.
+    fn leader_known(&mut self, slot: SlotId, leader: Option<NodeId>) {
+        self.router.learn(slot, leader);
+        let served = match leader {
+            Some(leader) if leader == self.router.node() => self.groups.is_leading(slot),
+            Some(_) => true,
+            None => false,
+        };
+        self.health.set_served(slot, served);
+        if let Some(running) = self.running.get().filter(|_| self.health.is_ready()) {
+            running.wake();
+        }
+    }
 
-    fn cluster_key(&mut self, _key: String, _value: Bytes) {}
+    fn cluster_key(&mut self, key: String, value: Bytes) {
+        self.document.apply(&key, &value);
+        self.post.wake_all();
+    }
 
     fn reply(&mut self, _token: RequestToken, _reply: Reply) {
         // The caller has gone away: nobody wants the answer.

@@ -16,7 +16,7 @@ use jindou_core::{
 };
 use jindou_net::{Counters, Handle, HttpRequest, HttpResponse, HttpService, LocalBoxFuture};
 
-use super::{Running, health::NodeHealth, process};
+use super::{Running, cluster::Office, health::NodeHealth, process};
 
 /// What the API asks of the shard that accepted its connection.
 pub(super) struct ShardNode {
@@ -25,6 +25,7 @@ pub(super) struct ShardNode {
     pub(super) shard_count: u16,
     pub(super) health: Arc<NodeHealth>,
     pub(super) running: Arc<OnceLock<Running>>,
+    pub(super) office: Office,
     /// A generator of client numbers that the back end left out; seeded by the system.
     pub(super) random: RefCell<process::Random>,
 }
@@ -64,20 +65,20 @@ impl Node for ShardNode {
     }
 
     fn cluster(&self) -> LocalBoxFuture<Result<ClusterView, String>> {
-        Box::pin(std::future::ready(Err(NO_CLUSTER.to_owned())))
+        let office = self.office.clone();
+        Box::pin(async move { office.view().await })
     }
 
-    fn replicas(&self, _: SlotId) -> LocalBoxFuture<Result<Vec<ReplicaView>, String>> {
-        Box::pin(std::future::ready(Err(NO_CLUSTER.to_owned())))
+    fn replicas(&self, slot: SlotId) -> LocalBoxFuture<Result<Vec<ReplicaView>, String>> {
+        let office = self.office.clone();
+        Box::pin(async move { office.replicas(slot).await })
     }
 
-    fn change_cluster(&self, _: ClusterChange) -> LocalBoxFuture<Result<(), String>> {
-        Box::pin(std::future::ready(Err(NO_CLUSTER.to_owned())))
+    fn change_cluster(&self, change: ClusterChange) -> LocalBoxFuture<Result<(), String>> {
+        let office = self.office.clone();
+        Box::pin(async move { office.change(change).await })
     }
 }
-
-/// What the cluster's pages say while the node does not tell the API of its groups.
-const NO_CLUSTER: &str = "this version does not tell its cluster yet";
 
 fn io(counters: &Counters) -> Io {
     Io {

@@ -1,12 +1,7 @@
 //! The sockets that a node listens on, bound before anything else is opened: a port that is taken
 //! fails the start at once.
 
-use std::{
-    io,
-    net::{SocketAddr, TcpListener},
-    thread,
-    time::Duration,
-};
+use std::net::{SocketAddr, TcpListener};
 
 use anyhow::Context as _;
 use jindou_net::bind;
@@ -20,10 +15,11 @@ pub(super) struct Listeners {
     pub(super) http: Vec<TcpListener>,
     pub(super) manager: Vec<TcpListener>,
     pub(super) demo: Vec<TcpListener>,
+    pub(super) cluster: Vec<TcpListener>,
 }
 
 impl Listeners {
-    /// Binds every port that clients and back ends use.
+    /// Binds every port that clients, back ends and other nodes use.
     ///
     /// # Errors
     /// Names the key and the address that can't be had.
@@ -38,30 +34,8 @@ impl Listeners {
             http: all("httpAddr", &listen.http)?,
             manager: if_on("manager.addr", &listen.manager)?,
             demo: if_on("demo.addr", &listen.demo)?,
+            cluster: all("cluster.addr", &listen.cluster)?,
         })
-    }
-}
-
-/// Takes the port for other nodes, so that no two nodes ever share it. A single node has nothing
-/// to say there: it closes what connects.
-///
-/// # Errors
-/// The port can't be had; names key and address.
-pub(super) fn hold_cluster_port(address: &ListenAddr) -> anyhow::Result<()> {
-    for socket in bind_one("cluster.addr", address, 1)? {
-        thread::Builder::new().name("cluster-port".into()).spawn(move || refuse_all(&socket))?;
-    }
-    Ok(())
-}
-
-fn refuse_all(socket: &TcpListener) {
-    loop {
-        match socket.accept() {
-            Ok((stream, _)) => drop(stream),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
-            // No descriptors or no memory: it will pass.
-            Err(_) => thread::sleep(Duration::from_millis(100)),
-        }
     }
 }
 
@@ -81,8 +55,6 @@ fn bind_one(
 #[cfg(test)]
 mod tests {
     #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-
-    use std::{io::Read as _, net::TcpStream};
 
     use super::*;
 
@@ -105,8 +77,8 @@ mod tests {
     #[test]
     fn each_shard_has_a_socket_of_each_port_that_is_on() {
         let listeners = Listeners::bind(&listen(Some(loopback(0))), 3).unwrap();
-        let counts = [&listeners.tcp, &listeners.ws, &listeners.http, &listeners.demo];
-        assert_eq!(counts.map(Vec::len), [3; 4]);
+        let counts = [&listeners.tcp, &listeners.ws, &listeners.http, &listeners.demo, &listeners.cluster];
+        assert_eq!(counts.map(Vec::len), [3; 5]);
         assert!(listeners.manager.is_empty());
     }
 
@@ -122,16 +94,5 @@ mod tests {
             panic!("bound a taken port");
         };
         expect("demo.addr", error);
-        expect("cluster.addr", hold_cluster_port(&address).unwrap_err());
-    }
-
-    #[test]
-    fn what_connects_to_the_cluster_port_is_closed() {
-        let sockets = bind_one("cluster.addr", &loopback(0), 1).unwrap();
-        let at = sockets[0].local_addr().unwrap();
-        thread::spawn(move || refuse_all(&sockets[0]));
-        let mut stream = TcpStream::connect(at).unwrap();
-        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
-        assert_eq!(stream.read(&mut [0]).unwrap(), 0);
     }
 }

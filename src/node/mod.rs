@@ -1,5 +1,6 @@
 //! A node: configuration → wiring → run → drain.
 
+mod cluster;
 mod executor;
 mod guard;
 mod health;
@@ -12,7 +13,7 @@ mod shard;
 use std::{
     sync::{Arc, OnceLock},
     thread,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use anyhow::{Context as _, bail};
@@ -28,6 +29,7 @@ use signal_hook::{
 };
 
 use self::{
+    cluster::{ClusterParts, Post},
     guard::{Cause, Guard},
     health::NodeHealth,
     listeners::Listeners,
@@ -40,7 +42,10 @@ use crate::config::{Config, Role};
 /// # Errors
 /// What keeps the node from starting, or ended it. Nothing that was acknowledged is lost.
 pub fn run(config: &Config) -> anyhow::Result<()> {
-    refuse_what_is_to_come(config)?;
+    anyhow::ensure!(
+        config.cluster.role == Role::Replica,
+        "cluster.role must be replica: nodes that hold connections only are not served yet"
+    );
     let started_ms = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .map_or(0, |time| i64::try_from(time.as_millis()).unwrap_or(i64::MAX));
@@ -55,10 +60,10 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
     let shard_count = settings::shard_count(config);
     // Bound before anything is opened: a port that is taken fails the start at once.
     let listeners = Arc::new(Listeners::bind(&config.listen, shard_count)?);
-    listeners::hold_cluster_port(&config.listen.cluster)?;
     let guard = Guard::start(config.limits.drain_time_max)?;
 
     let core = Arc::new(settings::core(config));
+    let cluster = ClusterParts::new(config, shard_count)?;
     let io_uring = driver.kind == DriverKind::IoUring;
     let health = Arc::new(NodeHealth::new(core.slot_count, io_uring, started_ms));
     let (senders, receivers): (Vec<_>, Vec<_>) =
@@ -87,6 +92,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         listeners,
         running: running.clone(),
         guard: guard.clone(),
+        cluster: cluster.clone(),
     };
     let shards = jindou_net::start(
         &ShardsSettings {
@@ -97,7 +103,8 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         },
         async move |context| shard::run(context, parts).await,
     )?;
-    let wakers = (0..shard_count).filter_map(|n| shards.waker(ShardId(n))).collect();
+    let wakers: Vec<_> = (0..shard_count).filter_map(|n| shards.waker(ShardId(n))).collect();
+    cluster.post.open(wakers.clone());
     let stop = shards.stop();
     let counters = shards.counters().to_vec();
     // A group may have begun to serve before there was anybody to wake.
@@ -111,7 +118,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         config.cluster.node_id,
         config.data_dir.display()
     );
-    stop_on_signal(stop, health.clone(), guard.clone())?;
+    stop_on_signal(stop, health.clone(), guard.clone(), cluster.post.clone())?;
     let ended = shards.wait();
     if ended.is_err() {
         guard.end(Cause::Fault);
@@ -185,26 +192,23 @@ fn open_storage(
     Ok(storage)
 }
 
-fn refuse_what_is_to_come(config: &Config) -> anyhow::Result<()> {
-    if config.cluster.init_nodes.len() > 1 || config.cluster.seed.is_some() {
-        bail!(
-            "this version runs a single node: remove cluster.initNodes and cluster.seed \
-             (WK_CLUSTER_INITNODES, WK_CLUSTER_SEED)"
-        );
-    }
-    if config.cluster.role == Role::Proxy {
-        bail!("this version runs a single node, which holds data: cluster.role must be replica");
-    }
-    Ok(())
-}
+/// How long a node that stops gives others to take over what it leads.
+const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 
-/// SIGTERM and SIGINT drain the node; a second one changes nothing.
-fn stop_on_signal(stop: Stop, health: Arc<NodeHealth>, guard: Guard) -> anyhow::Result<()> {
+/// SIGTERM and SIGINT drain the node: others take over what it leads first. A second signal changes
+/// nothing.
+fn stop_on_signal(
+    stop: Stop,
+    health: Arc<NodeHealth>,
+    guard: Guard,
+    post: Post,
+) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("signals cannot be caught")?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
             tracing::info!("signal {signal}: draining");
             health.set_draining();
+            post.hand_over(HAND_OVER_MAX);
             guard.end(Cause::Told);
             stop.drain();
         }

@@ -2,19 +2,19 @@
 
 use std::{
     cell::RefCell,
-    collections::BTreeMap,
     net::TcpListener,
     rc::Rc,
     sync::{Arc, OnceLock},
+    time::Duration,
 };
 
 use anyhow::Context as _;
 use futures::future::{Either, select};
 use jindou_api::{Api, ApiSettings};
-use jindou_cluster::{Groups, NoPeers, Node, Options, Router, Setup, Sink};
+use jindou_cluster::{AsyncRuntime as _, Groups, Router, Runtime, Setup, Sink};
 use jindou_core::{
-    effect::{Event, Inbox, Now, Outbox, Port, Stepped},
-    id::{LogId, NodeId, ShardId, SlotId},
+    effect::{Inbox, Now, Outbox, Port, Stepped},
+    id::{LogId, ShardId, SlotId},
     settings::Settings,
     shard::{CLUSTER_SLOT, Shard},
 };
@@ -23,6 +23,7 @@ use jindou_storage::{LogStorage, StateStorage, completions};
 
 use super::{
     Running,
+    cluster::{ClusterParts, Inbound, LinkTransport, Office},
     executor::{NodeExecutor, ShardGroups, drain_completions},
     guard::{Cause, Guard},
     health::NodeHealth,
@@ -30,6 +31,10 @@ use super::{
     listeners::Listeners,
     process,
 };
+
+/// How often time passes for the groups, in milliseconds.
+const TICK_MIN_MS: u64 = 5;
+const TICK_MAX_MS: u64 = 500;
 
 /// Positions that have become durable in the state store.
 pub(super) type Synced = Vec<(SlotId, LogId)>;
@@ -52,6 +57,7 @@ pub(super) struct Parts {
     pub(super) listeners: Arc<Listeners>,
     pub(super) running: Arc<OnceLock<Running>>,
     pub(super) guard: Guard,
+    pub(super) cluster: ClusterParts,
 }
 
 /// The rules as the driver turns them.
@@ -92,16 +98,21 @@ async fn run_to_end(
     let rules = Rules(Shard::new(id, parts.settings.clone(), seed));
     let waker = handle.waker();
     let (completions, completed) = completions(id, Arc::new(move || waker.wake()));
+    let inbound = Rc::new(Inbound::new(&handle));
+    let links = parts.cluster.links(&handle, inbound.clone())?;
     let groups = Groups::new(Setup {
         node: parts.settings.node,
         log: parts.log.clone(),
         state: parts.state.clone(),
         completions: completions.clone(),
-        sink: sink(&handle, &parts),
-        transport: NoPeers,
+        sink: sink(&handle),
+        transport: LinkTransport(links.clone()),
         router: parts.router.clone(),
-        options: Options::default(),
+        options: parts.cluster.options(),
     })?;
+    let listener = parts.listeners.cluster.get(usize::from(id.0)).map(TcpListener::try_clone);
+    let office = parts.cluster.office(&handle, &parts, &links, &groups, listener.transpose()?);
+    inbound.open(&groups, &office);
     {
         let groups = groups.clone();
         handle.add_source(move |handle| drain_completions(&completed, &groups, handle));
@@ -116,11 +127,27 @@ async fn run_to_end(
         });
     }
     let state = parts.state.clone();
-    let executor = NodeExecutor { groups: groups.clone(), state, completions };
+    let executor = NodeExecutor {
+        groups: groups.clone(),
+        state,
+        completions,
+        links: links.clone(),
+        router: parts.router.clone(),
+        health: parts.health.clone(),
+        running: parts.running.clone(),
+        document: parts.cluster.document.clone(),
+        post: parts.cluster.post.clone(),
+    };
     let driver = Driver::new(context, rules, executor)?;
+    keep_time(&handle, &groups);
     let opening = async {
-        open_groups(&groups, id, &parts).await?;
-        serve(&handle, id, &parts, fail)
+        serve(&handle, id, &parts, &office, fail)?;
+        office.begin(&parts.slots_of(id), &parts.cluster.begun, &parts.health).await?;
+        if id == ShardId(0) {
+            let office = office.clone();
+            drop(Runtime::spawn(async move { office.preside().await }));
+        }
+        Ok(())
     };
     // Groups open through the driver, so both run. Told to stop meanwhile, it opens no more.
     let driving = Box::pin(driver.run());
@@ -134,39 +161,38 @@ async fn run_to_end(
     Ok(())
 }
 
-/// The groups' way into the shard's inbox; leadership is noted for /health on the way, and the
-/// last group that begins to serve opens the doors of all shards.
-fn sink(handle: &Handle, parts: &Parts) -> Sink {
-    let (handle, health, running) = (handle.clone(), parts.health.clone(), parts.running.clone());
-    Rc::new(move |event| {
-        let news = if let Event::Leading { slot, leading } = &event {
-            Some((*slot, *leading))
-        } else {
-            None
-        };
-        handle.push(event);
-        if let Some((slot, leading)) = news {
-            health.set_serving(slot, leading);
-            if let Some(running) = running.get().filter(|_| health.is_ready()) {
-                running.wake();
-            }
-        }
-    })
+/// The groups' way into the shard's inbox.
+fn sink(handle: &Handle) -> Sink {
+    let handle = handle.clone();
+    Rc::new(move |event| handle.push(event))
 }
 
-async fn open_groups(groups: &ShardGroups, id: ShardId, parts: &Parts) -> anyhow::Result<()> {
-    let settings = &parts.settings;
-    let mut slots: Vec<SlotId> = (0..settings.slot_count)
-        .map(SlotId)
-        .filter(|slot| ShardId::of(*slot, settings.shard_count) == id)
-        .collect();
-    if id == ShardId(0) {
-        slots.push(CLUSTER_SLOT);
+/// Lets time pass for the groups.
+fn keep_time(handle: &Handle, groups: &ShardGroups) {
+    let (handle, groups) = (handle.clone(), groups.clone());
+    drop(Runtime::spawn(async move {
+        loop {
+            let now_ms = handle.now().mono_ms;
+            let next_ms = groups.tick(now_ms);
+            let pause_ms = next_ms.saturating_sub(now_ms).clamp(TICK_MIN_MS, TICK_MAX_MS);
+            Runtime::sleep(Duration::from_millis(pause_ms)).await;
+        }
+    }));
+}
+
+impl Parts {
+    /// The groups of a shard.
+    fn slots_of(&self, id: ShardId) -> Vec<SlotId> {
+        let settings = &self.settings;
+        let mut slots: Vec<SlotId> = (0..settings.slot_count)
+            .map(SlotId)
+            .filter(|slot| ShardId::of(*slot, settings.shard_count) == id)
+            .collect();
+        if id == ShardId(0) {
+            slots.push(CLUSTER_SLOT);
+        }
+        slots
     }
-    groups.open(&slots).await?;
-    let alone: BTreeMap<NodeId, Node> = [(settings.node, Node::default())].into();
-    groups.bootstrap(&alone).await?;
-    Ok(())
 }
 
 /// Opens the doors of this shard: those of the API at once, so that /health can be asked, those of
@@ -177,6 +203,7 @@ fn serve(
     handle: &Handle,
     id: ShardId,
     parts: &Parts,
+    office: &Office,
     fail: &(impl Fn(&anyhow::Error) + Clone + 'static),
 ) -> anyhow::Result<()> {
     let place = usize::from(id.0);
@@ -189,6 +216,7 @@ fn serve(
         shard_count: parts.settings.shard_count,
         health: parts.health.clone(),
         running: parts.running.clone(),
+        office: office.clone(),
         random: RefCell::new(process::Random::new()),
     };
     let api = Rc::new(Api::new(node, parts.api.clone()));

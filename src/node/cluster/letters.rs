@@ -39,6 +39,8 @@ pub(super) enum Ask {
         /// Who.
         to: u64,
     },
+    /// To a shard of the own node, which stops: hand over what it leads.
+    HandOver,
     /// To the leader of group 0: change a node's status, or remove its entry.
     Node {
         /// Which.

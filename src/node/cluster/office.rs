@@ -1,20 +1,25 @@
 //! A shard's part in the affairs of the cluster: it asks shards of this and other nodes, and
 //! answers them.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, collections::BTreeMap, net::TcpListener, rc::Rc, sync::Arc, time::Duration};
 
-use futures::future::{join_all, select, Either};
+use anyhow::Context as _;
+use futures::future::{Either, join_all, select};
 use jindou_cluster::{AsyncRuntime, CLUSTER_SLOT, Node, Router, Runtime};
 use jindou_core::{
     effect::Place,
     id::{NodeId, ShardId, SlotId},
     request::{Reply, Request, Target},
 };
-use jindou_net::{Handle, Links};
+use jindou_net::{
+    Handle,
+    link::{Identity, Links, PeerStatus, Secret},
+};
 
 use super::{
     observed::{Observed, Seen},
-    document::{Document, ID_KEY, Member, SECRET_KEY, SharedDocument, Status, node_entry, removal},
+    document::{Document, Member, SharedDocument, Status, node_entry},
+    gate::Gate,
     letters::{Answer, Ask, GroupStatus, NodeChange, read_answer, to_bytes},
     post::Post,
     settings::ClusterSettings,
@@ -23,31 +28,86 @@ use crate::node::executor::ShardGroups;
 
 /// How long another node may take for an answer about its groups.
 const LOOK_MAX: Duration = Duration::from_millis(1_000);
-/// How long a change of members may take: a new replica may have to get all there is.
-const CHANGE_MAX: Duration = Duration::from_secs(600);
 /// How often a letter to the leader of group 0 is passed on.
 const HOPS_MAX: u8 = 3;
 
 /// A shard view; clones are handles to the same.
 #[derive(Clone)]
-pub(in crate::node) struct Office(Rc<Parts>);
+pub(in crate::node) struct Office(Rc<OfficeParts>);
 
 /// What an office works with.
-pub(in crate::node) struct Parts {
-    pub(in crate::node) handle: Handle,
-    pub(in crate::node) shard_count: u16,
-    pub(in crate::node) slot_count: u16,
-    pub(in crate::node) settings: Arc<ClusterSettings>,
-    pub(in crate::node) document: Arc<SharedDocument>,
-    pub(in crate::node) post: Post,
-    pub(in crate::node) links: Links,
-    pub(in crate::node) groups: ShardGroups,
-    pub(in crate::node) router: Router,
+pub(in crate::node) struct OfficeParts {
+    pub(super) handle: Handle,
+    pub(super) shard_count: u16,
+    pub(super) slot_count: u16,
+    pub(super) settings: Arc<ClusterSettings>,
+    pub(super) document: Arc<SharedDocument>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) identity: Arc<Identity>,
+    pub(super) post: Post,
+    pub(super) links: Links,
+    /// Opened when the groups on disk are.
+    pub(super) listener: Cell<Option<TcpListener>>,
+    pub(super) groups: ShardGroups,
+    pub(super) router: Router,
 }
 
 impl Office {
-    pub(in crate::node) fn new(parts: Parts) -> Self {
+    pub(super) fn new(parts: OfficeParts) -> Self {
         Self(Rc::new(parts))
+    }
+
+    /// Lets other nodes in, and looks for those that the configuration names.
+    pub(super) fn open_links(&self) -> anyhow::Result<()> {
+        if let Some(listener) = self.0.listener.take() {
+            self.0.links.listen(listener).context("other nodes can't be accepted")?;
+        }
+        let settings = &self.0.settings;
+        for (node, addr) in settings.members.iter().chain(&settings.seed) {
+            self.know(*node, addr);
+        }
+        self.follow_document();
+        Ok(())
+    }
+
+    fn know(&self, node: NodeId, addr: &str) {
+        if node != self.0.settings.node {
+            self.0.links.set_peer(node, Some(addr.to_owned()));
+        }
+    }
+
+    /// The document has changed: whom to have links with, and what to say at a hello.
+    pub(super) fn follow_document(&self) {
+        let Document { cluster_id, secret, nodes } = self.0.document.read(Clone::clone);
+        if cluster_id == 0 {
+            return;
+        }
+        self.0.identity.set_cluster_id(cluster_id);
+        if self.0.settings.secret.is_none() {
+            self.0.identity.set_secret(secret.as_deref().map(Secret::drawn));
+        }
+        for (node, member) in &nodes {
+            self.know(*node, &member.addr);
+        }
+        for node in self.0.links.peers() {
+            if !nodes.contains_key(&node) {
+                self.0.links.set_peer(node, None);
+            }
+        }
+    }
+
+    /// Who has said hello, with the number of its cluster.
+    pub(super) fn met(&self) -> BTreeMap<NodeId, u64> {
+        self.0.gate.met()
+    }
+
+    /// Why other nodes do not want this one, in a line; empty: they do.
+    pub(super) fn refusals(&self) -> String {
+        let refused = |peer: PeerStatus| {
+            peer.refusal.map(|text| format!("node {} refuses this node: {text}", peer.node.0))
+        };
+        let texts: Vec<String> = self.0.links.status().into_iter().filter_map(refused).collect();
+        texts.join("; ")
     }
 
     pub(super) fn settings(&self) -> &ClusterSettings {
@@ -127,6 +187,10 @@ impl Office {
                 uptime_s: self.0.handle.now().mono_ms / 1_000,
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             },
+            Ask::HandOver => {
+                self.0.groups.hand_over().await;
+                Answer::Done
+            }
             Ask::SetVoters { slot, voters } => self.set_voters(SlotId(slot), voters).await,
             Ask::Transfer { slot, to } => {
                 match self.0.groups.transfer(SlotId(slot), NodeId(to)).await {

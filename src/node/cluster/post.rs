@@ -1,9 +1,11 @@
 //! Letters between the shards of this node: what one shard asks another about its groups. Rare, so
 //! queues between threads will do.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
+};
 
-use futures::channel::oneshot;
 use jindou_core::id::ShardId;
 use jindou_net::ShardWaker;
 
@@ -12,7 +14,7 @@ use super::letters::{Answer, Ask};
 /// A question on its way to another shard.
 pub(super) struct Letter {
     pub(super) ask: Ask,
-    pub(super) answer: oneshot::Sender<Answer>,
+    pub(super) answer: flume::Sender<Answer>,
 }
 
 /// The way to every shard of this node.
@@ -51,16 +53,35 @@ impl Post {
 
     /// Asks a shard of this node.
     pub(super) async fn ask(&self, shard: ShardId, ask: Ask) -> Answer {
+        let (answer, answered) = flume::bounded(1);
+        if !self.put(shard, Letter { ask, answer }) {
+            return Answer::refuse(format!("there is no shard {}", shard.0));
+        }
+        answered.into_recv_async().await.unwrap_or_else(|_| Answer::later("the shard has ended"))
+    }
+
+    /// Has every shard hand over what it leads; from a thread of its own.
+    pub(in crate::node) fn hand_over(&self, time_max: Duration) {
+        let end = Instant::now() + time_max;
+        let (answer, answered) = flume::unbounded();
+        let shards = 0..u16::try_from(self.boxes.len()).unwrap_or(u16::MAX);
+        for shard in shards {
+            self.put(ShardId(shard), Letter { ask: Ask::HandOver, answer: answer.clone() });
+        }
+        drop(answer);
+        while answered.recv_deadline(end).is_ok() {}
+    }
+
+    fn put(&self, shard: ShardId, letter: Letter) -> bool {
         let place = usize::from(shard.0);
         let Some((sender, _)) = self.boxes.get(place) else {
-            return Answer::refuse(format!("there is no shard {}", shard.0));
+            return false;
         };
-        let (answer, answered) = oneshot::channel();
         // The receiving end lives as long as this one.
-        let _ = sender.send(Letter { ask, answer });
+        let is_put = sender.send(letter).is_ok();
         if let Some(waker) = self.wakers.get().and_then(|wakers| wakers.get(place)) {
             waker.wake();
         }
-        answered.await.unwrap_or_else(|_| Answer::later("the shard has ended"))
+        is_put
     }
 }

@@ -1,0 +1,131 @@
+//! Between the links and the shard: frames of groups, envelopes, letters, and word of the peers.
+
+use std::{cell::OnceCell, rc::Rc};
+
+use bytes::Bytes;
+use futures::{FutureExt as _, future::LocalBoxFuture};
+use jindou_cluster::{GroupId, Node, Runtime, AsyncRuntime as _, Transport, TransportError};
+use jindou_core::{
+    effect::{Event, PeerState, Place},
+    id::{NodeId, ShardAddr},
+    link::decode,
+};
+use jindou_net::{
+    Handle,
+    link::{LinkError, LinkInbound, Links, Refusal},
+};
+
+use super::{
+    letters::{Answer, read_ask, to_bytes},
+    office::Office,
+};
+use crate::node::executor::ShardGroups;
+
+/// What comes in on the links of a shard.
+pub(in crate::node) struct Inbound {
+    handle: Handle,
+    /// Made after the links, which they use.
+    inner: OnceCell<(ShardGroups, Office)>,
+}
+
+impl Inbound {
+    pub(in crate::node) fn new(handle: &Handle) -> Self {
+        Self { handle: handle.clone(), inner: OnceCell::new() }
+    }
+
+    /// The groups and the office are there.
+    pub(in crate::node) fn open(&self, groups: &ShardGroups, office: &Office) {
+        // Once per shard.
+        let _ = self.inner.set((groups.clone(), office.clone()));
+    }
+
+    fn groups(&self) -> Option<&ShardGroups> {
+        self.inner.get().map(|(groups, _)| groups)
+    }
+}
+
+impl LinkInbound for Inbound {
+    fn raft(&self, _: NodeId, group: u16, frame: Bytes, answer: Box<dyn FnOnce(Bytes)>) {
+        if let Some(groups) = self.groups() {
+            groups.receive(GroupId(group), frame, answer);
+        }
+    }
+
+    fn envelopes(&self, from: ShardAddr, body: Bytes) {
+        match decode(&body) {
+            Ok(envelopes) => {
+                for envelope in envelopes {
+                    self.handle.push(Event::Remote { from: from.node, envelope });
+                }
+            }
+            Err(error) => tracing::error!(
+                "envelopes of node {} are not understood and dropped: {error}",
+                from.node.0
+            ),
+        }
+    }
+
+    fn control(&self, _: NodeId, body: Bytes, answer: Box<dyn FnOnce(Bytes)>) {
+        let Some((_, office)) = self.inner.get() else { return };
+        let office = office.clone();
+        drop(Runtime::spawn(async move {
+            let told = match read_ask(&body) {
+                Ok(ask) => office.answer(ask).await,
+                Err(error) => Answer::refuse(error),
+            };
+            answer(to_bytes(&told));
+        }));
+    }
+
+    fn peer(&self, node: NodeId, state: PeerState) {
+        match state {
+            PeerState::Up { .. } => tracing::info!("node {} is reached", node.0),
+            PeerState::Down => tracing::warn!("node {} is not reached any more", node.0),
+            PeerState::Dead => tracing::warn!("node {} counts as dead", node.0),
+        }
+        if let Some(groups) = self.groups() {
+            groups.peer(node, matches!(state, PeerState::Up { .. }));
+        }
+        self.handle.push(Event::Peer { node, state });
+    }
+
+    fn heard(&self, from: NodeId, mono_ms: u64) {
+        if let Some(groups) = self.groups() {
+            groups.heard(from, mono_ms);
+        }
+    }
+
+    fn answered(&self, node: NodeId, sent_mono_ms: u64) {
+        if let Some(groups) = self.groups() {
+            groups.peer_answered(node, sent_mono_ms);
+        }
+    }
+
+    fn refused(&self, node: NodeId, refusal: &Refusal) {
+        tracing::error!("node {} refuses this node: {refusal}", node.0);
+    }
+}
+
+/// Carries the frames of the groups.
+#[derive(Clone)]
+pub(in crate::node) struct LinkTransport(pub(in crate::node) Links);
+
+impl Transport for LinkTransport {
+    fn call(
+        &self,
+        to: NodeId,
+        _: &Node,
+        group: GroupId,
+        frame: Bytes,
+    ) -> LocalBoxFuture<'static, Result<Bytes, TransportError>> {
+        let called = self.0.call(to, group.0, Place::Slot(group.slot()), frame);
+        called
+            .map(move |answer| {
+                answer.map_err(|error| match error {
+                    LinkError::NoLink => TransportError::Unreachable(to),
+                    error => TransportError::Broken(error.to_string()),
+                })
+            })
+            .boxed_local()
+    }
+}
