@@ -128,11 +128,15 @@ impl Handle {
     pub(crate) fn flush(&self) {
         let mut conns = self.0.conns.borrow_mut();
         conns.flush(|send| rt::spawn(write(self.clone(), send)));
+        drop(conns);
+        for flush in self.0.flushers.borrow().iter() {
+            flush();
+        }
     }
 }
 
 /// Whether an operation may just be tried again.
-fn is_passing(error: &std::io::Error) -> bool {
+pub(crate) fn is_passing(error: &std::io::Error) -> bool {
     use std::io::ErrorKind::{Interrupted, WouldBlock};
     matches!(error.kind(), WouldBlock | Interrupted)
 }

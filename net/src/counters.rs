@@ -82,4 +82,16 @@ pub struct Counters {
     pub http_open: Counter,
     /// HTTP requests answered.
     pub http_requests: Counter,
+    /// Gauge: links to shards of other nodes that are open, dialled by this shard.
+    pub links_open: Counter,
+    /// Gauge: links of other nodes' shards to this one.
+    pub links_accepted: Counter,
+    /// Bundles of links that were up and failed.
+    pub link_resets: Counter,
+    /// Links that this shard refused.
+    pub link_refusals: Counter,
+    /// Bytes read from links.
+    pub link_bytes_in: Counter,
+    /// Bytes sent on links.
+    pub link_bytes_out: Counter,
 }

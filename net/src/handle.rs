@@ -35,6 +35,8 @@ const READ_SIZE: usize = 16 << 10;
 
 /// Takes what another thread has put into a queue. Returns whether something is left.
 type Source = Box<dyn FnMut(&Handle) -> bool>;
+/// Starts the sends of what gathered outside of the table of connections.
+type Flusher = Box<dyn Fn()>;
 
 pub(crate) struct Shared {
     pub(crate) shard: ShardId,
@@ -46,6 +48,7 @@ pub(crate) struct Shared {
     pub(crate) notify: Notify,
     pub(crate) gate: Gate,
     pub(crate) sources: RefCell<Vec<Source>>,
+    pub(crate) flushers: RefCell<Vec<Flusher>>,
     pub(crate) listening: RefCell<Vec<Rc<Listening>>>,
     pub(crate) driver: DriverKind,
     /// For reads on epoll.
@@ -99,6 +102,7 @@ impl Handle {
             notify: Notify::default(),
             gate: Gate::default(),
             sources: RefCell::default(),
+            flushers: RefCell::default(),
             listening: RefCell::default(),
             driver,
             shared_buffer: SharedBuffer::new(driver, READ_SIZE),

@@ -24,6 +24,7 @@ mod counters;
 mod driver;
 mod handle;
 mod http;
+pub mod link;
 mod listener;
 mod mesh;
 mod notify;
@@ -43,6 +44,10 @@ pub use crate::{
     driver::{Driver, Machine},
     handle::{Handle, Hold},
     http::{HttpRequest, HttpResponse, HttpService, HttpSettings, LocalBoxFuture},
+    link::{
+        Answerer, Gatekeeper, HelloInfo, Identity, LinkError, LinkInbound, LinkSettings,
+        LinkStatus, Links, Purpose, Refusal, RefusalCode, Secret,
+    },
     listener::{bind, raise_open_files},
     mesh::MeshSettings,
     pin::{allowed_cpus, shard_count_default},

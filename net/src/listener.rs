@@ -119,14 +119,24 @@ pub(crate) trait Accept: 'static {
     fn accepted(&self, handle: &Handle, stream: TcpStream, peer: SocketAddr);
 }
 
-/// Accepts on a socket, in tasks of their own.
+/// Accepts on a socket until the drain, in tasks of their own.
 pub(crate) fn listen(
     handle: &Handle,
     listener: TcpListener,
     accept: impl Accept,
 ) -> io::Result<()> {
+    let listening = listen_until_stopped(handle, listener, accept)?;
+    handle.0.listening.borrow_mut().push(listening);
+    Ok(())
+}
+
+/// Accepts on a socket, in tasks of their own.
+pub(crate) fn listen_until_stopped(
+    handle: &Handle,
+    listener: TcpListener,
+    accept: impl Accept,
+) -> io::Result<Rc<Listening>> {
     let listening = Rc::new(Listening::new(listener, handle.0.driver)?);
-    handle.0.listening.borrow_mut().push(Rc::clone(&listening));
     let accept = Rc::new(accept);
     // epoll keeps one waker per socket, so there can be one task only.
     let count = match handle.0.driver {
@@ -136,7 +146,7 @@ pub(crate) fn listen(
     for _ in 0..count {
         rt::spawn(accept_all(handle.clone(), Rc::clone(&listening), Rc::clone(&accept)));
     }
-    Ok(())
+    Ok(listening)
 }
 
 async fn accept_all<A: Accept>(handle: Handle, listening: Rc<Listening>, accept: Rc<A>) {

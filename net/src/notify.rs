@@ -54,6 +54,8 @@ pub(crate) struct Gate {
     turn: Cell<u64>,
     shut: Cell<bool>,
     waiting: RefCell<Vec<Waker>>,
+    /// Those whom `shut` does not concern.
+    yielding: RefCell<Vec<Waker>>,
 }
 
 impl Gate {
@@ -66,6 +68,9 @@ impl Gate {
     pub(crate) fn next(&self, shut: bool) {
         self.turn.set(self.turn.get() + 1);
         self.shut.set(shut);
+        for waker in std::mem::take(&mut *self.yielding.borrow_mut()) {
+            waker.wake();
+        }
         if !shut {
             let waiting = std::mem::take(&mut *self.waiting.borrow_mut());
             for waker in waiting {
@@ -86,6 +91,18 @@ impl Gate {
                 return Poll::Ready(());
             }
             self.waiting.borrow_mut().push(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
+    }
+
+    /// Waits until the turn after `turn` has begun, whether the gate is open or not.
+    pub(crate) async fn begin(&self, turn: u64) {
+        poll_fn(|context| {
+            if self.turn.get() != turn {
+                return Poll::Ready(());
+            }
+            self.yielding.borrow_mut().push(context.waker().clone());
             Poll::Pending
         })
         .await;

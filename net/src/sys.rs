@@ -7,7 +7,7 @@
 
 use std::{
     io,
-    os::fd::{FromRawFd, OwnedFd, RawFd},
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd},
 };
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
@@ -42,6 +42,12 @@ pub(crate) fn shutdown(fd: RawFd, direction: Direction) {
     unsafe {
         libc::shutdown(fd, how);
     }
+}
+
+/// A second descriptor of a socket.
+pub(crate) fn duplicate(socket: &impl AsRawFd) -> io::Result<OwnedFd> {
+    // SAFETY: the descriptor is open as long as the borrow lives.
+    unsafe { BorrowedFd::borrow_raw(socket.as_raw_fd()) }.try_clone_to_owned()
 }
 
 /// The CPUs on which this thread may run, ascending.

@@ -1,0 +1,474 @@
+//! One socket of a link: what waits to leave, and the task that sends it.
+//!
+//! One send is in flight; everything queued meanwhile goes out in the next. Pings and their
+//! answers overtake what waits, at the bounds of frames, so that a burst does not pass for
+//! silence. This is also the seam for encryption: bytes leave in [`send`] and come in through
+//! [`Wire::read_frame`], nowhere else.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    io,
+    net::Shutdown,
+    rc::{Rc, Weak},
+};
+
+use monoio::{buf::IoBuf, net::TcpStream};
+use socket2::Socket;
+
+use super::frame::{self, Frame, FrameError, FrameReader, HANDSHAKE_SIZE_MAX, Kind};
+use crate::{
+    conn::is_passing,
+    handle::Handle,
+    rt::{self, ReadHalf, WriteHalf},
+    sys,
+};
+
+/// A chunk of output takes no further frame from this size on.
+const CHUNK_SIZE: usize = 128 << 10;
+/// A frame of envelopes takes no further one from this size on.
+pub(crate) const BATCH_SIZE: usize = 256 << 10;
+/// Empty chunks kept for reuse, and the largest that is kept.
+const SPARE_COUNT_MAX: usize = 4;
+/// What one read takes at most.
+const READ_SIZE: usize = 64 << 10;
+/// Reads after which others have a turn.
+const READ_COUNT_MAX: u32 = 4;
+/// What the kernel holds of our output beyond what is on its way, so that pings need not wait
+/// behind megabytes.
+const UNSENT_SIZE: u32 = 128 << 10;
+
+/// What ends a link.
+#[derive(Clone, Debug, thiserror::Error)]
+pub(crate) enum WireError {
+    #[error("the peer closed it")]
+    Closed,
+    #[error("{0}")]
+    Io(String),
+    #[error("{0}")]
+    Frame(#[from] FrameError),
+    #[error("the peer takes nothing: {0} bytes wait")]
+    TooSlow(usize),
+}
+
+/// Starts the sends of a shard's links, at the end of each turn of its driver.
+#[derive(Clone)]
+pub(crate) struct Flusher(Rc<FlusherInner>);
+
+struct FlusherInner {
+    handle: Handle,
+    dirty: RefCell<Vec<Rc<Wire>>>,
+}
+
+impl Flusher {
+    /// One per shard.
+    pub(crate) fn new(handle: &Handle) -> Self {
+        let handle = handle.clone();
+        Self(Rc::new(FlusherInner { handle, dirty: RefCell::default() }))
+    }
+
+    /// Starts every send that can start.
+    pub(crate) fn flush(&self) {
+        let dirty = std::mem::take(&mut *self.0.dirty.borrow_mut());
+        for wire in dirty {
+            wire.is_dirty.set(false);
+            wire.start();
+        }
+    }
+}
+
+/// A socket that is shut down when its time is over, unless that is taken back. Reads and
+/// connects that wait on it end then.
+pub(crate) struct Fuse {
+    socket: Socket,
+    deadline_ms: Cell<Option<u64>>,
+}
+
+impl Fuse {
+    /// A second descriptor of a socket.
+    pub(crate) fn new(socket: Socket) -> Rc<Self> {
+        Rc::new(Self { socket, deadline_ms: Cell::new(None) })
+    }
+
+    pub(crate) fn set(&self, deadline_ms: Option<u64>) {
+        self.deadline_ms.set(deadline_ms);
+    }
+
+    pub(crate) fn blow(&self) {
+        // It may have gone by itself.
+        let _ = self.socket.shutdown(Shutdown::Both);
+    }
+
+    fn sweep(&self, now_ms: u64) {
+        if self.deadline_ms.get().is_some_and(|at| at <= now_ms) {
+            self.blow();
+        }
+    }
+}
+
+/// The fuses of a shard.
+#[derive(Default)]
+pub(crate) struct Fuses(RefCell<Vec<Weak<Fuse>>>);
+
+impl Fuses {
+    pub(crate) fn add(&self, fuse: &Rc<Fuse>) {
+        self.0.borrow_mut().push(Rc::downgrade(fuse));
+    }
+
+    /// Shuts down what is late.
+    pub(crate) fn sweep(&self, now_ms: u64) {
+        self.0.borrow_mut().retain(|fuse| match fuse.upgrade() {
+            Some(fuse) => {
+                fuse.sweep(now_ms);
+                true
+            }
+            None => false,
+        });
+    }
+}
+
+#[derive(Default)]
+struct Output {
+    /// Pings and pongs.
+    urgent: Vec<u8>,
+    chunks: VecDeque<Vec<u8>>,
+    /// Where in the last chunk a frame of envelopes begins that takes more.
+    open: Option<usize>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Output {
+    fn tail(&mut self) -> &mut Vec<u8> {
+        self.seal();
+        if self.chunks.back().is_none_or(|chunk| chunk.len() >= CHUNK_SIZE) {
+            let chunk = self.spare.pop().unwrap_or_default();
+            self.chunks.push_back(chunk);
+        }
+        self.chunks.back_mut().unwrap_or(&mut self.urgent)
+    }
+
+    /// Ends the frame of envelopes.
+    fn seal(&mut self) {
+        if let Some(start) = self.open.take()
+            && let Some(chunk) = self.chunks.back_mut()
+        {
+            frame::finish(chunk, start);
+        }
+    }
+
+    /// The chunk with the open frame.
+    fn batch(&mut self) -> (&mut Vec<u8>, usize) {
+        let size = self.chunks.back().map_or(0, Vec::len);
+        match self.open {
+            Some(start) if size - start < BATCH_SIZE => {}
+            Some(_) | None => {
+                let tail = self.tail();
+                let start = frame::begin(tail, Kind::Envelopes);
+                self.open = Some(start);
+            }
+        }
+        let start = self.open.unwrap_or_default();
+        (self.chunks.back_mut().unwrap_or(&mut self.urgent), start)
+    }
+
+    fn pop(&mut self) -> Option<Vec<u8>> {
+        if !self.urgent.is_empty() {
+            return Some(std::mem::take(&mut self.urgent));
+        }
+        if self.chunks.len() <= 1 {
+            self.seal();
+        }
+        self.chunks.pop_front().filter(|chunk| !chunk.is_empty())
+    }
+
+    fn recycle(&mut self, mut chunk: Vec<u8>) {
+        if self.spare.len() < SPARE_COUNT_MAX && chunk.capacity() <= 2 * CHUNK_SIZE {
+            chunk.clear();
+            self.spare.push(chunk);
+        }
+    }
+}
+
+/// What a socket has carried.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    pub(crate) bytes_in: Cell<u64>,
+    pub(crate) bytes_out: Cell<u64>,
+    pub(crate) frames_in: Cell<u64>,
+    pub(crate) frames_out: Cell<u64>,
+}
+
+fn add(cell: &Cell<u64>, count: u64) {
+    cell.set(cell.get().wrapping_add(count));
+}
+
+/// See the module.
+pub(crate) struct Wire {
+    flusher: Flusher,
+    fuse: Rc<Fuse>,
+    /// `None` while a send is under way.
+    write: RefCell<Option<WriteHalf>>,
+    output: RefCell<Output>,
+    /// Bytes that wait or are under way.
+    size: Cell<usize>,
+    size_max: usize,
+    is_dirty: Cell<bool>,
+    is_cut: Cell<bool>,
+    /// FIN when all has left.
+    is_finishing: Cell<bool>,
+    traffic: Rc<Traffic>,
+}
+
+/// The reading end: the half, and what was read too far.
+pub(crate) struct Reading {
+    half: ReadHalf,
+    reader: FrameReader,
+    buffer: Vec<u8>,
+    turn: u64,
+    count: u32,
+}
+
+impl Reading {
+    /// Ends the bound of the handshake.
+    pub(crate) fn set_size_max(&mut self, size_max: usize) {
+        self.reader.set_size_max(size_max);
+    }
+}
+
+/// Sets what every socket of a link has.
+pub(crate) fn prepare(socket: &Socket) {
+    // A socket without them works too.
+    let _ = socket.set_tcp_nodelay(true);
+    let _ = socket.set_tcp_notsent_lowat(UNSENT_SIZE);
+}
+
+/// A second descriptor, of the kind that can be shut down at any time.
+pub(crate) fn duplicate(stream: &TcpStream) -> io::Result<Socket> {
+    sys::duplicate(stream).map(Socket::from)
+}
+
+impl Wire {
+    /// Takes a connected socket; `fuse` is of the same one.
+    pub(crate) fn new(
+        stream: TcpStream,
+        fuse: Rc<Fuse>,
+        flusher: &Flusher,
+        size_max: usize,
+        traffic: Rc<Traffic>,
+    ) -> (Rc<Self>, Reading) {
+        let (half, write) = rt::split(stream);
+        let wire = Rc::new(Self {
+            flusher: flusher.clone(),
+            fuse,
+            write: RefCell::new(Some(write)),
+            output: RefCell::default(),
+            size: Cell::new(0),
+            size_max,
+            is_dirty: Cell::new(false),
+            is_cut: Cell::new(false),
+            is_finishing: Cell::new(false),
+            traffic,
+        });
+        let reading = Reading {
+            half,
+            reader: FrameReader::new(HANDSHAKE_SIZE_MAX),
+            buffer: Vec::with_capacity(READ_SIZE),
+            turn: 0,
+            count: 0,
+        };
+        (wire, reading)
+    }
+
+    /// Bytes that wait or are under way.
+    pub(crate) fn size(&self) -> usize {
+        self.size.get()
+    }
+
+    pub(crate) fn fuse(&self) -> &Fuse {
+        &self.fuse
+    }
+
+    /// Cuts the socket off. What waits is dropped, the reader ends.
+    pub(crate) fn cut(&self) {
+        if !self.is_cut.replace(true) {
+            self.fuse.blow();
+            *self.output.borrow_mut() = Output::default();
+        }
+    }
+
+    /// FIN when all that was queued has left; nothing more is queued.
+    pub(crate) fn finish(self: &Rc<Self>) {
+        self.is_finishing.set(true);
+        self.mark();
+    }
+
+    fn mark(self: &Rc<Self>) {
+        if !self.is_dirty.replace(true) {
+            let flusher = &self.flusher.0;
+            flusher.dirty.borrow_mut().push(Rc::clone(self));
+            flusher.handle.0.notify.notify();
+        }
+    }
+
+    /// Puts something into the output; it leaves after this turn of the driver.
+    fn put<T>(
+        self: &Rc<Self>,
+        size: usize,
+        put: impl FnOnce(&mut Output) -> (usize, T),
+    ) -> Result<Option<T>, WireError> {
+        if self.is_cut.get() || self.is_finishing.get() {
+            return Ok(None);
+        }
+        if self.size.get() + size > self.size_max {
+            return Err(WireError::TooSlow(self.size.get()));
+        }
+        let (size, result) = put(&mut self.output.borrow_mut());
+        self.size.set(self.size.get() + size);
+        self.mark();
+        Ok(Some(result))
+    }
+
+    /// Queues a frame. Does nothing on a socket that was cut off.
+    pub(crate) fn queue(self: &Rc<Self>, frame: &Frame) -> Result<(), WireError> {
+        let is_urgent = matches!(frame, Frame::Ping(_) | Frame::Pong(_));
+        self.put(frame.body_size(), |output| {
+            let out = if is_urgent { &mut output.urgent } else { output.tail() };
+            let before = out.len();
+            frame.encode(out);
+            (out.len() - before, ())
+        })?;
+        add(&self.traffic.frames_out, 1);
+        Ok(())
+    }
+
+    /// Adds an envelope to the frame of envelopes that leaves after this turn. Returns its size;
+    /// over `max` it is taken back.
+    pub(crate) fn queue_envelope(
+        self: &Rc<Self>,
+        max: usize,
+        encode: impl FnOnce(&mut Vec<u8>),
+    ) -> Result<Option<usize>, WireError> {
+        let size = self.put(0, |output| {
+            let (out, start) = output.batch();
+            let at = out.len();
+            let is_first = at == start + frame::HEAD_SIZE;
+            encode(out);
+            let size = out.len() - at;
+            if size > max {
+                out.truncate(if is_first { start } else { at });
+                if is_first {
+                    output.open = None;
+                }
+                return (0, (size, false));
+            }
+            let head = if is_first { frame::HEAD_SIZE } else { 0 };
+            (size + head, (size, is_first))
+        })?;
+        if let Some((_, true)) = size {
+            add(&self.traffic.frames_out, 1);
+        }
+        Ok(size.map(|(size, _)| size))
+    }
+
+    /// Starts a send, if there is something and none is under way.
+    fn start(self: &Rc<Self>) {
+        let half = self.write.borrow_mut().take();
+        if let Some(half) = half {
+            match self.pop() {
+                Some(chunk) => rt::spawn(send(Rc::clone(self), half, chunk)),
+                None => self.rest(half),
+            }
+        }
+    }
+
+    fn pop(&self) -> Option<Vec<u8>> {
+        if self.is_cut.get() { None } else { self.output.borrow_mut().pop() }
+    }
+
+    /// Nothing is left to send.
+    fn rest(&self, half: WriteHalf) {
+        *self.write.borrow_mut() = Some(half);
+        if self.is_finishing.get() {
+            // It may have gone by itself.
+            let _ = self.fuse.socket.shutdown(Shutdown::Write);
+        }
+    }
+
+    /// The next frame. Never dropped before it returns: it ends when the socket is cut off.
+    pub(crate) async fn read_frame(&self, reading: &mut Reading) -> Result<Frame, WireError> {
+        loop {
+            if let Some(frame) = reading.reader.next()? {
+                add(&self.traffic.frames_in, 1);
+                return Ok(frame);
+            }
+            self.yield_to_others(reading).await;
+            let buffer = std::mem::take(&mut reading.buffer);
+            let (result, buffer) = reading.half.read(buffer).await;
+            match result {
+                Ok(0) => return Err(WireError::Closed),
+                Ok(size) => {
+                    add(&self.traffic.bytes_in, size as u64);
+                    self.flusher.0.handle.counters().link_bytes_in.add(size as u64);
+                    reading.reader.push(&buffer);
+                }
+                Err(error) if is_passing(&error) => {}
+                Err(error) => return Err(WireError::Io(error.to_string())),
+            }
+            reading.buffer = buffer;
+        }
+    }
+
+    /// A peer that sends without a pause must not keep the others waiting.
+    async fn yield_to_others(&self, reading: &mut Reading) {
+        let handle = &self.flusher.0.handle;
+        let turn = handle.0.gate.turn();
+        reading.count = if reading.turn == turn { reading.count + 1 } else { 1 };
+        reading.turn = turn;
+        if reading.count > READ_COUNT_MAX {
+            handle.0.notify.notify();
+            handle.0.gate.begin(turn).await;
+        }
+    }
+
+    /// Reads to the end, for at most as long as the fuse allows.
+    pub(crate) async fn read_out(&self, reading: &mut Reading) {
+        while let Ok(_refused) = self.read_frame(reading).await {}
+    }
+}
+
+/// Sends a chunk, then what has gathered meanwhile, until there is nothing.
+async fn send(wire: Rc<Wire>, mut half: WriteHalf, mut chunk: Vec<u8>) {
+    loop {
+        let size = chunk.len();
+        let is_sent;
+        (is_sent, chunk) = send_chunk(&wire, &mut half, chunk).await;
+        wire.size.set(wire.size.get().saturating_sub(size));
+        if !is_sent {
+            wire.cut();
+        }
+        wire.output.borrow_mut().recycle(chunk);
+        match wire.pop() {
+            Some(next) => chunk = next,
+            None => break,
+        }
+    }
+    wire.rest(half);
+}
+
+async fn send_chunk(wire: &Wire, half: &mut WriteHalf, mut chunk: Vec<u8>) -> (bool, Vec<u8>) {
+    let mut start = 0;
+    while start < chunk.len() {
+        let (result, slice) = half.write(chunk.slice(start..)).await;
+        chunk = slice.into_inner();
+        match result {
+            Ok(size) if size > 0 => {
+                start += size;
+                add(&wire.traffic.bytes_out, size as u64);
+                wire.flusher.0.handle.counters().link_bytes_out.add(size as u64);
+            }
+            Err(error) if is_passing(&error) => {}
+            Ok(_) | Err(_) => return (false, chunk),
+        }
+    }
+    (true, chunk)
+}
