@@ -9,10 +9,14 @@ use jindou_core::{
     effect::{Event, Executor, Place, ReadId},
     envelope::Envelope,
     id::{LogId, NodeId, SlotId},
+    link,
     request::{Reply, RequestToken},
     row::{Persist, Read, Rows},
 };
-use jindou_net::{Handle, link::Links};
+use jindou_net::{
+    Handle,
+    link::{LinkError, Links},
+};
 use jindou_storage::{Completion, CompletionSender, Outcome, StateStorage, StorageError};
 
 use super::{
@@ -58,7 +62,14 @@ impl Executor for NodeExecutor {
     }
 
     fn forward(&mut self, to: NodeId, place: Place, envelope: Envelope) {
-        self.links.send(to, place, &envelope);
+        let mut encoded = Ok(());
+        let sent = self.links.send(to, place, |out| encoded = link::push(out, &envelope));
+        // Without a link it is dropped: the shard hears of every link that goes down.
+        if let Err(error) = encoded {
+            tracing::error!("an envelope for node {} is dropped: {error}", to.0);
+        } else if let Err(error @ LinkError::TooLarge { .. }) = sent {
+            tracing::error!("an envelope for node {} is dropped: {error}", to.0);
+        }
     }
 
     /// The last group that begins to be served opens the doors of all shards.

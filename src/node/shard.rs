@@ -99,7 +99,7 @@ async fn run_to_end(
     let waker = handle.waker();
     let (completions, completed) = completions(id, Arc::new(move || waker.wake()));
     let inbound = Rc::new(Inbound::new(&handle));
-    let links = parts.cluster.links(&handle, inbound.clone())?;
+    let links = parts.cluster.links(&handle, inbound.clone());
     let groups = Groups::new(Setup {
         node: parts.settings.node,
         log: parts.log.clone(),

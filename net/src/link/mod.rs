@@ -317,9 +317,13 @@ impl Links {
         self.ask(to, place, body, |id, body| Frame::RaftAsk { id, group, body })
     }
 
-    /// Sends a control message to shard 0 of a peer that is up.
-    pub fn control(&self, to: NodeId, body: Bytes) -> LocalBoxFuture<Result<Bytes, LinkError>> {
-        let place = Place::Shard(ShardId(0));
+    /// Sends a control message to a shard of a peer that is up.
+    pub fn control(
+        &self,
+        to: NodeId,
+        place: Place,
+        body: Bytes,
+    ) -> LocalBoxFuture<Result<Bytes, LinkError>> {
         self.ask(to, place, body, |id, body| Frame::ControlAsk { id, body })
     }
 

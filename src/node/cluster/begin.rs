@@ -84,11 +84,19 @@ impl Office {
     /// For a node that has nothing on disk.
     async fn find_out(&self, health: &NodeHealth) -> Beginning {
         loop {
+            if let Some((seed, addr)) = self.settings().seed.clone() {
+                match self.enter_at(seed, addr).await {
+                    Ok(()) => return Beginning::Follow,
+                    Err(reason) => health.set_waiting(Some(reason)),
+                }
+                pause(ENTER_PAUSE).await;
+                continue;
+            }
             match decide(self.settings(), &self.met()) {
                 Decision::Found(nodes) => return self.found(nodes),
                 Decision::Enter(through) => {
-                    for node in through {
-                        match self.enter_through(node).await {
+                    for (node, addr) in through {
+                        match self.enter_at(node, addr).await {
                             Ok(()) => return Beginning::Follow,
                             Err(reason) => health.set_waiting(Some(reason)),
                         }
@@ -123,29 +131,29 @@ impl Office {
         Beginning::Found { nodes, replica_count }
     }
 
-    /// Asks to be taken in. The error is for the operator.
-    async fn enter_through(&self, node: NodeId) -> Result<(), String> {
+    /// Asks a member to be taken in. The error is for the operator.
+    async fn enter_at(&self, node: NodeId, addr: String) -> Result<(), String> {
         let settings = self.settings();
         let ask = Ask::Enter {
             node: settings.node.0,
             addr: settings.addr.clone().unwrap_or_default(),
             api_url: settings.api_url.clone(),
+            fingerprint: settings.fingerprint,
             blank: true,
             hops: 0,
         };
-        match self.ask(node, Place::Slot(CLUSTER_SLOT), ask, ENTER_MAX).await {
+        let asking = format!("asking node {} at {addr} to be taken in", node.0);
+        match self.ask_at(addr, &ask, ENTER_MAX).await {
             Answer::Entered { cluster_id, secret, nodes } => {
                 let nodes = nodes.into_iter().map(|(id, member)| (NodeId(id), member)).collect();
                 let secret = Some(secret.into()).filter(|secret: &bytes::Bytes| !secret.is_empty());
                 self.document().learn(Document { cluster_id, secret, nodes });
-                tracing::info!("taken in by node {}", node.0);
+                tracing::info!("node {} has taken this node in", node.0);
                 Ok(())
             }
-            Answer::Failed { reason, .. } => {
-                Err(format!("asking node {} to be taken in: {reason}", node.0))
-            }
+            Answer::Failed { reason, .. } => Err(format!("{asking}: {reason}")),
             Answer::Done | Answer::Groups { .. } => {
-                Err(format!("node {} answered another question", node.0))
+                Err(format!("{asking}: it answered another question"))
             }
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use jindou_core::id::NodeId;
-use jindou_net::link::{Gatekeeper, HelloInfo, Refusal, RefusalCode};
+use jindou_net::link::{Gatekeeper, HelloInfo, Purpose, Refusal, RefusalCode};
 
 use super::{document::SharedDocument, settings::ClusterSettings};
 
@@ -34,7 +34,13 @@ impl Gate {
     }
 
     /// Whether a node may stay; else a text for its log that says what to do.
-    fn judge(&self, node: NodeId, cluster_id: u64, is_proven: bool) -> Result<(), String> {
+    fn judge(
+        &self,
+        node: NodeId,
+        cluster_id: u64,
+        is_proven: bool,
+        purpose: Purpose,
+    ) -> Result<(), String> {
         let own = &self.settings;
         let id = node.0;
         if !(1..=1023).contains(&id) {
@@ -70,13 +76,16 @@ impl Gate {
                     .to_owned(),
             );
         }
+        if purpose == Purpose::Bundle {
+            return Err(format!("node {id} is no member yet: it has to ask to be taken in"));
+        }
         Ok(())
     }
 }
 
 impl Gatekeeper for Gate {
     fn admit(&self, hello: &HelloInfo) -> Result<(), Refusal> {
-        self.judge(hello.node, hello.cluster_id, hello.is_proven)
+        self.judge(hello.node, hello.cluster_id, hello.is_proven, hello.purpose)
             .map_err(|text| Refusal::new(RefusalCode::NotMember, text))
     }
 
@@ -121,18 +130,18 @@ mod tests {
     #[test]
     fn a_first_start_takes_whom_the_list_names() {
         let gate = gate(false);
-        assert_eq!(gate.judge(NodeId(2), 0, false), Ok(()));
-        refused(gate.judge(NodeId(3), 0, false), "cluster.initNodes");
-        refused(gate.judge(NodeId(5000), 0, false), "1 to 1023");
+        assert_eq!(gate.judge(NodeId(2), 0, false, Purpose::Control), Ok(()));
+        refused(gate.judge(NodeId(3), 0, false, Purpose::Control), "cluster.initNodes");
+        refused(gate.judge(NodeId(5000), 0, false, Purpose::Control), "1 to 1023");
     }
 
     #[test]
     fn a_cluster_takes_members_wiped_members_and_new_nodes_only() {
         let gate = gate(true);
-        assert_eq!(gate.judge(NodeId(2), 7, true), Ok(()));
-        assert_eq!(gate.judge(NodeId(2), 0, false), Ok(()), "wiped");
-        assert_eq!(gate.judge(NodeId(9), 0, false), Ok(()), "joining");
-        refused(gate.judge(NodeId(2), 7, false), "secret");
-        refused(gate.judge(NodeId(9), 7, true), "was removed");
+        assert_eq!(gate.judge(NodeId(2), 7, true, Purpose::Control), Ok(()));
+        assert_eq!(gate.judge(NodeId(2), 0, false, Purpose::Control), Ok(()), "wiped");
+        assert_eq!(gate.judge(NodeId(9), 0, false, Purpose::Control), Ok(()), "joining");
+        refused(gate.judge(NodeId(2), 7, false, Purpose::Control), "secret");
+        refused(gate.judge(NodeId(9), 7, true, Purpose::Control), "was removed");
     }
 }

@@ -17,6 +17,8 @@ pub(super) enum Ask {
         addr: String,
         /// The base URL of its HTTP API.
         api_url: String,
+        /// Of the settings that all nodes must share.
+        fingerprint: u64,
         /// It has nothing on disk.
         blank: bool,
         /// How often this was passed on.

@@ -12,7 +12,7 @@ use jindou_core::{
 };
 use jindou_net::{
     Handle,
-    link::{LinkError, LinkInbound, Links, Refusal},
+    link::{Answerer, HelloInfo, LinkError, LinkInbound, Links, Refusal},
 };
 
 use super::{
@@ -45,7 +45,7 @@ impl Inbound {
 }
 
 impl LinkInbound for Inbound {
-    fn raft(&self, _: NodeId, group: u16, frame: Bytes, answer: Box<dyn FnOnce(Bytes)>) {
+    fn raft(&self, _: NodeId, group: u16, frame: Bytes, answer: Answerer) {
         if let Some(groups) = self.groups() {
             groups.receive(GroupId(group), frame, answer);
         }
@@ -65,12 +65,12 @@ impl LinkInbound for Inbound {
         }
     }
 
-    fn control(&self, _: NodeId, body: Bytes, answer: Box<dyn FnOnce(Bytes)>) {
+    fn control(&self, from: HelloInfo, body: Bytes, answer: Answerer) {
         let Some((_, office)) = self.inner.get() else { return };
         let office = office.clone();
         drop(Runtime::spawn(async move {
             let told = match read_ask(&body) {
-                Ok(ask) => office.answer(ask).await,
+                Ok(ask) => office.answer_node(from.node, ask).await,
                 Err(error) => Answer::refuse(error),
             };
             answer(to_bytes(&told));
@@ -122,8 +122,10 @@ impl Transport for LinkTransport {
         called
             .map(move |answer| {
                 answer.map_err(|error| match error {
-                    LinkError::NoLink => TransportError::Unreachable(to),
-                    error => TransportError::Broken(error.to_string()),
+                    LinkError::Unreachable(_) => TransportError::Unreachable(to),
+                    LinkError::Broken(_) | LinkError::TooLarge { .. } | LinkError::Refused(_) => {
+                        TransportError::Broken(error.to_string())
+                    }
                 })
             })
             .boxed_local()

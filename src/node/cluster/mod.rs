@@ -84,7 +84,7 @@ impl ClusterParts {
     }
 
     /// The links of one shard.
-    pub(super) fn links(&self, handle: &Handle, inbound: Rc<Inbound>) -> anyhow::Result<Links> {
+    pub(super) fn links(&self, handle: &Handle, inbound: Rc<Inbound>) -> Links {
         let settings = LinkSettings::new(
             self.settings.node,
             self.incarnation,
@@ -92,7 +92,6 @@ impl ClusterParts {
             self.slot_count,
         );
         Links::new(handle.clone(), settings, self.identity.clone(), inbound)
-            .context("links to other nodes can't be had")
     }
 
     /// How its groups behave.

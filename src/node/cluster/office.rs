@@ -13,7 +13,7 @@ use jindou_core::{
 };
 use jindou_net::{
     Handle,
-    link::{Identity, Links, PeerStatus, Secret},
+    link::{Identity, Links, LinkStatus, Secret},
 };
 
 use super::{
@@ -63,7 +63,7 @@ impl Office {
             self.0.links.listen(listener).context("other nodes can't be accepted")?;
         }
         let settings = &self.0.settings;
-        for (node, addr) in settings.members.iter().chain(&settings.seed) {
+        for (node, addr) in &settings.members {
             self.know(*node, addr);
         }
         self.follow_document();
@@ -89,9 +89,9 @@ impl Office {
         for (node, member) in &nodes {
             self.know(*node, &member.addr);
         }
-        for node in self.0.links.peers() {
-            if !nodes.contains_key(&node) {
-                self.0.links.set_peer(node, None);
+        for peer in self.0.links.status() {
+            if !nodes.contains_key(&peer.node) {
+                self.0.links.set_peer(peer.node, None);
             }
         }
     }
@@ -103,7 +103,7 @@ impl Office {
 
     /// Why other nodes do not want this one, in a line; empty: they do.
     pub(super) fn refusals(&self) -> String {
-        let refused = |peer: PeerStatus| {
+        let refused = |peer: LinkStatus| {
             peer.refusal.map(|text| format!("node {} refuses this node: {text}", peer.node.0))
         };
         let texts: Vec<String> = self.0.links.status().into_iter().filter_map(refused).collect();
@@ -178,6 +178,30 @@ impl Office {
         ShardId::of(slot, self.0.shard_count)
     }
 
+    /// Asks whoever listens at an address, before there are links.
+    pub(super) async fn ask_at(&self, addr: String, ask: &Ask, time_max: Duration) -> Answer {
+        let asked = self.0.links.control_at(addr.clone(), to_bytes(ask));
+        match select(asked, Box::pin(pause(time_max))).await {
+            Either::Left((Ok((_, answer)), _)) => read_answer(&answer),
+            Either::Left((Err(error), _)) => Answer::later(error.to_string()),
+            Either::Right(_) => Answer::later(format!("{addr} does not answer")),
+        }
+    }
+
+    /// Answers another node. One that is no member may ask to be taken in, for itself, and nothing
+    /// else.
+    pub(super) async fn answer_node(&self, from: NodeId, ask: Ask) -> Answer {
+        let is_member = self.0.document.read(|document| document.nodes.contains_key(&from));
+        let is_own_wish = matches!(&ask, Ask::Enter { node, .. } if *node == from.0);
+        if !is_member && !is_own_wish {
+            return Answer::refuse(format!("node {} is no member", from.0));
+        }
+        if ask == Ask::HandOver {
+            return Answer::refuse("a node hands over when it stops, and not when another wants it");
+        }
+        self.answer(ask).await
+    }
+
     /// Answers a question that came to this shard.
     pub(in crate::node) async fn answer(&self, ask: Ask) -> Answer {
         match ask {
@@ -199,6 +223,12 @@ impl Office {
                 }
             }
             Ask::Enter { .. } | Ask::Node { .. } if !self.presides() => self.pass_on(ask).await,
+            Ask::Enter { fingerprint, .. } if fingerprint != self.0.settings.fingerprint => {
+                Answer::refuse(
+                    "cluster.slotCount, dedupe or id limits differ: they must be the same on \
+                     every node",
+                )
+            }
             Ask::Enter { node, addr, api_url, blank, .. } => {
                 self.enter(NodeId(node), addr, api_url, blank).await
             }

@@ -59,6 +59,7 @@ impl Office {
             node: settings.node.0,
             addr,
             api_url: settings.api_url.clone(),
+            fingerprint: settings.fingerprint,
             blank: false,
             hops: 0,
         };

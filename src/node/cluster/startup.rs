@@ -13,33 +13,22 @@ pub(super) enum Decision {
     /// Begin a cluster of these nodes. All of them do the same, whoever is first.
     Found(Vec<NodeId>),
     /// There is a cluster already: ask one of these nodes to be taken in.
-    Enter(Vec<NodeId>),
+    Enter(Vec<(NodeId, String)>),
     /// Look again later; the text says what for.
     Wait(String),
 }
 
-/// Decides for a node without any state. `met`: nodes that have answered a hello, with the number
+/// Decides for a node without any state and without a seed. `met`: nodes that have answered a hello, with the number
 /// of the cluster that they belong to, 0 for none.
 ///
 /// Whoever lost its disk looks as if it started for the first time. So a node asks before it
 /// founds anything: if a single other one knows of a cluster, there is one.
 pub(super) fn decide(settings: &ClusterSettings, met: &BTreeMap<NodeId, u64>) -> Decision {
-    let within: Vec<NodeId> = met.iter().filter(|(_, id)| **id != 0).map(|(node, _)| *node).collect();
+    let is_within = |node: &NodeId| met.get(node).is_some_and(|cluster_id| *cluster_id != 0);
+    let within: Vec<_> =
+        settings.members.iter().filter(|(node, _)| is_within(node)).cloned().collect();
     if !within.is_empty() {
         return Decision::Enter(within);
-    }
-    if let Some((seed, addr)) = &settings.seed {
-        return match met.get(seed) {
-            None => Decision::Wait(format!(
-                "waiting for node {} at {addr} (cluster.seed), which is not reached",
-                seed.0
-            )),
-            // It will know of a cluster as soon as it has one.
-            Some(_) => Decision::Wait(format!(
-                "waiting for node {} (cluster.seed) to have a cluster of its own",
-                seed.0
-            )),
-        };
     }
     let members: Vec<NodeId> = settings.members.iter().map(|(node, _)| *node).collect();
     if members.is_empty() || members == [settings.node] {
@@ -88,7 +77,7 @@ mod tests {
 
     #[test]
     fn whoever_meets_a_cluster_founds_none() {
-        let enter = Decision::Enter(vec![NodeId(2)]);
+        let enter = Decision::Enter(vec![(NodeId(2), "h:2".to_owned())]);
         assert_eq!(decide(&three(), &met(&[(2, 9), (3, 0)])), enter);
     }
 
@@ -96,14 +85,5 @@ mod tests {
     fn a_node_alone_founds_at_once() {
         let alone = ClusterSettings { members: vec![], ..ClusterSettings::example() };
         assert_eq!(decide(&alone, &met(&[])), Decision::Found(vec![NodeId(1)]));
-    }
-
-    #[test]
-    fn a_node_that_joins_waits_for_its_seed() {
-        let seed = Some((NodeId(7), "h:7".to_owned()));
-        let joins = ClusterSettings { seed, members: vec![], is_joining: true, ..three() };
-        assert!(matches!(decide(&joins, &met(&[])), Decision::Wait(text) if text.contains("h:7")));
-        assert!(matches!(decide(&joins, &met(&[(7, 0)])), Decision::Wait(_)));
-        assert_eq!(decide(&joins, &met(&[(7, 3)])), Decision::Enter(vec![NodeId(7)]));
     }
 }
