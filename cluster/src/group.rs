@@ -10,16 +10,21 @@ use std::{
 };
 
 use bytes::Bytes;
-use jindou_core::{effect::Event, id::LogId};
+use jindou_core::{
+    effect::Event,
+    id::{LogId, NodeId},
+};
 use openraft::{AsyncRuntime, Instant, ServerState, async_runtime::watch::WatchReceiver};
 
 use crate::{
+    election::Election,
     lanes::Lanes,
+    liveness::Liveness,
     log_store::LogCore,
     proposal::responder,
     router::Router,
     shared::Shared,
-    types::{EntryBytes, Raft, TypeConfig, to_raft},
+    types::{EntryBytes, Raft, TypeConfig, Vote, to_raft},
 };
 
 /// How long proposals wait for a sleeping group to reach a quorum.
@@ -34,8 +39,22 @@ pub(crate) struct Group<R: AsyncRuntime> {
     pub(crate) raft: Raft<R>,
     pub(crate) log: Rc<RefCell<LogCore>>,
     pub(crate) router: Router,
+    pub(crate) life: Rc<Liveness<R>>,
+    pub(crate) election: Election<R>,
+    /// The highest vote of an established leader that openraft was given, by a peer or from disk.
+    pub(crate) named: Cell<Option<Vote>>,
+    /// The lease that the shard was told.
+    pub(crate) lease_ms: Cell<u64>,
+    /// Leadership is being handed over: this replica does not serve any more.
+    pub(crate) leaving: Cell<bool>,
+    /// A leader says that this replica is not a member any more.
+    pub(crate) removed: Cell<bool>,
+    /// The members are being changed.
+    pub(crate) changing: Cell<bool>,
     /// The term in which the shard was told that it leads.
     leading: Cell<Option<u64>>,
+    /// The leader and the term that the shard was told.
+    told: Cell<(Option<u64>, u64)>,
     /// The term of this node's own first entry, as of the last review.
     reviewed: Cell<Option<u64>>,
     /// Somebody wakes the group already.
@@ -44,32 +63,44 @@ pub(crate) struct Group<R: AsyncRuntime> {
     failed: Cell<bool>,
     /// This node is the only voter.
     alone: Cell<bool>,
-    /// Its clock is stopped by the owner.
-    hibernated: Cell<bool>,
     /// The log is being purged.
     compacting: Cell<bool>,
 }
 
+/// What a group is made of.
+pub(crate) struct Parts<R: AsyncRuntime> {
+    pub(crate) shared: Rc<Shared>,
+    pub(crate) lanes: Rc<Lanes<R>>,
+    pub(crate) raft: Raft<R>,
+    pub(crate) log: Rc<RefCell<LogCore>>,
+    pub(crate) router: Router,
+    pub(crate) life: Rc<Liveness<R>>,
+    pub(crate) election: Election<R>,
+}
+
 impl<R: AsyncRuntime> Group<R> {
-    pub(crate) fn start(
-        shared: Rc<Shared>,
-        lanes: Rc<Lanes<R>>,
-        raft: Raft<R>,
-        log: Rc<RefCell<LogCore>>,
-        router: Router,
-    ) -> Rc<Self> {
+    pub(crate) fn start(parts: Parts<R>) -> Rc<Self> {
+        let Parts { shared, lanes, raft, log, router, life, election } = parts;
+        let named = log.borrow().vote().filter(|vote| vote.committed);
         let group = Rc::new(Self {
             shared,
             lanes,
             raft,
             log,
             router,
+            life,
+            election,
+            named: Cell::new(named),
+            lease_ms: Cell::new(0),
+            leaving: Cell::new(false),
+            removed: Cell::new(false),
+            changing: Cell::new(false),
             leading: Cell::new(None),
+            told: Cell::new((None, 0)),
             reviewed: Cell::new(None),
             waking: Cell::new(false),
             failed: Cell::new(false),
             alone: Cell::new(false),
-            hibernated: Cell::new(false),
             compacting: Cell::new(false),
         });
         let weak = Rc::downgrade(&group);
@@ -128,7 +159,7 @@ impl<R: AsyncRuntime> Group<R> {
         self.failed.get()
     }
 
-    fn runs(&self) -> bool {
+    pub(crate) fn runs(&self) -> bool {
         !self.failed.get() && !self.shared.is_closed()
     }
 
@@ -139,36 +170,50 @@ impl<R: AsyncRuntime> Group<R> {
             && (self.is_leading() || leader.is_some_and(|leader| leader != self.shared.node))
     }
 
-    /// Tells the shard whether it leads. It leads when openraft says so and the shard has applied
-    /// the first entry of that term, before which reads could miss what an earlier leader
-    /// committed.
-    fn review(&self) {
-        let (leader, led) = {
-            let metrics = self.raft.server_metrics();
+    /// Tells the shard whether it leads, and who does. It leads when openraft says so and the shard
+    /// has applied the first entry of that term, before which reads could miss what an earlier
+    /// leader committed; and not any more once it hands leadership over.
+    pub(crate) fn review(&self) {
+        let (leader, term, leads) = {
+            let metrics = self.raft.metrics();
             let metrics = metrics.borrow_watched();
-            let led = Some(metrics.vote.leader_id)
-                .filter(|_| metrics.state == ServerState::Leader)
-                .map(|leader| leader.term);
-            (metrics.current_leader, led)
+            let leads = metrics.state == ServerState::Leader;
+            (metrics.current_leader, metrics.current_term, leads)
         };
+        let runs = self.runs();
+        let slot = self.shared.slot;
+        if !leads {
+            self.leaving.set(false);
+        }
         self.reviewed.set(self.shared.led_term());
-        let led = led.filter(|_| self.runs()).filter(|term| self.reviewed.get() == Some(*term));
-        let told = self.leading.replace(led);
-        if told != led {
-            let slot = self.shared.slot;
-            if told.is_some() {
+        let serves = runs && leads && !self.leaving.get() && self.reviewed.get() == Some(term);
+        let led = serves.then_some(term);
+        let was = self.leading.replace(led);
+        if was != led {
+            self.lease_ms.set(0);
+            if was.is_some() {
                 self.shared.emit(Event::Leading { slot, leading: false });
             }
             if led.is_some() {
                 self.shared.emit(Event::Leading { slot, leading: true });
             }
         }
-        let leader = leader.filter(|_| self.runs());
+        self.review_lone_lease();
+        let leader = leader.filter(|_| runs);
+        if self.told.replace((leader, term)) != (leader, term) {
+            let leader = leader.map(NodeId);
+            self.shared.emit(Event::Leader { slot, leader, term });
+        }
         self.router.set(self.shared.group, leader, self.is_ready());
     }
 
-    /// A group of one needs no clock: there is nobody to send heartbeats to, and nobody else who
-    /// could be elected.
+    /// Whoever is the only voter needs to hear from nobody.
+    fn review_lone_lease(&self) {
+        if self.alone.get() && self.is_leading() && self.lease_ms.replace(u64::MAX) != u64::MAX {
+            self.shared.emit(Event::Leases(vec![(self.shared.slot, u64::MAX)]));
+        }
+    }
+
     fn review_members(&self) {
         let alone = {
             let metrics = self.raft.server_metrics();
@@ -180,18 +225,11 @@ impl<R: AsyncRuntime> Group<R> {
             }
         };
         self.alone.set(alone);
-        self.set_clock();
-    }
-
-    /// Stops the group's clock until it is called again: no heartbeats, no elections.
-    pub(crate) fn hibernate(&self, on: bool) {
-        self.hibernated.set(on);
-        self.set_clock();
-    }
-
-    fn set_clock(&self) {
-        let runs = !self.alone.get() && !self.hibernated.get();
-        self.raft.runtime_config().tick(runs);
+        // It was for ever, and is no longer.
+        if !alone && self.lease_ms.get() == u64::MAX {
+            self.lease_ms.set(0);
+            self.shared.emit(Event::Leases(vec![(self.shared.slot, 0)]));
+        }
     }
 
     /// Follows openraft's state until the group stops.

@@ -6,42 +6,42 @@ use std::{
     io,
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures::future::try_join_all;
 use jindou_core::{
     effect::Event,
     id::{LogId, NodeId, SlotId},
 };
 use jindou_storage::{CompletionSender, LogStorage, Outcome, StateStorage, StorageError};
-use openraft::{
-    AsyncRuntime, Config, SnapshotPolicy,
-    errors::{InitializeError, RaftError},
-};
+use openraft::{AsyncRuntime, Config, SnapshotPolicy};
 
 use crate::{
-    group::{Group, run_now},
-    inbound,
-    lanes::{Lanes, TOKEN_BIT, unexpected},
-    log_store::{Bounds, LogCore, LogStore},
-    network::{Peers, Transport},
+    group::Group,
+    lanes::{Lanes, TOKEN_BIT},
+    liveness::Liveness,
+    network::Transport,
     router::Router,
     shared::{Shared, Sink},
-    state_machine::{StateMachine, membership_of},
-    types::{GroupId, Node, Raft},
+    types::GroupId,
 };
+
+/// A year.
+const ENDLESS_MS: u64 = 365 * 24 * 3_600 * 1_000;
+/// Pauses of a leader that can't reach a replica, until its links are up again.
+const BACKOFF: &str = "50ms 100ms ...1s";
 
 /// How groups behave. Times in milliseconds, sizes in bytes, counts in entries.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// How often a leader says that it is there.
-    pub heartbeat_ms: u64,
-    /// The shortest silence after which a follower asks for votes.
-    pub election_min_ms: u64,
-    /// The longest. Followers refuse other candidates for as long after they heard the leader,
-    /// so it bounds how soon a dead leader is replaced (design.md §3).
-    pub election_max_ms: u64,
+    /// For so long after a ping of a leader's node this node helps nobody to replace that leader.
+    pub promise_ms: u64,
+    /// For so long after it sent a ping that was answered a leader relies on that promise. Less
+    /// than `promise_ms` by what two clocks may differ in that time.
+    pub lease_ms: u64,
+    /// How long an answer to a frame may take.
+    pub answer_ms: u64,
     /// How much of each group's log stays in memory. A group of one forgets what is applied.
     pub tail_size_max: usize,
     /// How much is read from the log lane, or sent to a follower, at a time.
@@ -52,19 +52,22 @@ pub struct Options {
     pub keep_count_alone: u64,
     /// The log is purged when it can shrink by so many entries.
     pub purge_count_min: u64,
+    /// Makes the dice of elections fall differently.
+    pub seed: u64,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            heartbeat_ms: 250,
-            election_min_ms: 450,
-            election_max_ms: 700,
+            promise_ms: 600,
+            lease_ms: 450,
+            answer_ms: 2_000,
             tail_size_max: 1 << 20,
             read_size_max: 1 << 20,
             keep_count: 10_000,
             keep_count_alone: 64,
             purge_count_min: 64,
+            seed: 0,
         }
     }
 }
@@ -114,15 +117,23 @@ pub enum GroupsError {
     },
 }
 
-struct Inner<R: AsyncRuntime, T> {
-    setup: Setup<T>,
-    config: Arc<Config>,
-    lanes: Rc<Lanes<R>>,
-    groups: RefCell<BTreeMap<GroupId, Rc<Group<R>>>>,
+pub(crate) struct Inner<R: AsyncRuntime, T> {
+    pub(crate) setup: Setup<T>,
+    pub(crate) config: Arc<Config>,
+    pub(crate) lanes: Rc<Lanes<R>>,
+    pub(crate) life: Rc<Liveness<R>>,
+    pub(crate) groups: RefCell<BTreeMap<GroupId, Rc<Group<R>>>>,
     /// Groups that are being opened: openraft replays before it exists.
-    opening: RefCell<BTreeMap<GroupId, Rc<Shared>>>,
-    transfers: Rc<Cell<u64>>,
+    pub(crate) opening: RefCell<BTreeMap<GroupId, Rc<Shared>>>,
+    /// Frames for groups that are being opened because of them.
+    pub(crate) waiting: RefCell<BTreeMap<GroupId, Vec<Waiting>>>,
+    pub(crate) transfers: Rc<Cell<u64>>,
+    /// Nothing is opened any more.
+    pub(crate) closed: Cell<bool>,
 }
+
+/// A frame, and who wants the answer.
+pub(crate) type Waiting = (Bytes, Box<dyn FnOnce(Bytes)>);
 
 /// The groups of one shard. A shard view: lives on the shard's thread, where its runtime `R`
 /// runs; clones are handles to the same.
@@ -131,7 +142,7 @@ struct Inner<R: AsyncRuntime, T> {
 /// [`Groups::on_completion`], events of the sink reach the shard, and the shard's
 /// [`Effect::Applied`](jindou_core::effect::Effect::Applied) comes to [`Groups::applied`] — also
 /// while [`Groups::open`] is under way, which replays what the state store has not seen.
-pub struct Groups<R: AsyncRuntime, T>(Rc<Inner<R, T>>);
+pub struct Groups<R: AsyncRuntime, T>(pub(crate) Rc<Inner<R, T>>);
 
 impl<R: AsyncRuntime, T> Clone for Groups<R, T> {
     fn clone(&self) -> Self {
@@ -145,10 +156,12 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
         let options = &setup.options;
         let config = Config {
             cluster_name: "jindou".into(),
-            heartbeat_interval: options.heartbeat_ms,
-            election_timeout_min: options.election_min_ms,
-            election_timeout_max: options.election_max_ms,
-            enable_pre_vote: Some(true),
+            // To openraft it is the time in which appends are answered, and the next one that for
+            // votes; the last is the length of its leases. Ours take the place of those, so
+            // theirs must never end: a leader whose group slept takes a proposal at once.
+            heartbeat_interval: options.answer_ms,
+            election_timeout_min: options.answer_ms.saturating_add(1),
+            election_timeout_max: ENDLESS_MS.max(options.answer_ms.saturating_add(2)),
             // A node that starts leads in a new term, or not at all: its first entry then shows
             // that everything before it is committed.
             enable_leader_restore: Some(false),
@@ -156,121 +169,33 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
             // peer must not be able to stop us; whether such a peer may still vote is decided
             // where peers are let in.
             allow_log_reversion: Some(true),
-            // A group's clock is started when it is known to have peers.
+            // Groups have no clocks: see `election`.
             enable_tick: false,
+            backoff: BACKOFF.into(),
             snapshot_policy: SnapshotPolicy::Never,
             // Purged by `Groups::synced` only.
             max_in_snapshot_log_to_keep: u64::MAX,
-            api_channel_size: Some(4_096),
-            notification_channel_size: Some(4_096),
+            api_channel_size: Some(1_024),
+            notification_channel_size: Some(1_024),
             state_machine_channel_size: Some(256),
             ..Config::default()
         }
         .validate()?;
-        let lanes = Lanes::new(setup.log.clone(), setup.state.clone(), setup.completions.clone());
+        let (log, state) = (setup.log.clone(), setup.state.clone());
+        let lanes = Lanes::new(setup.node.0, log, state, setup.completions.clone());
+        let promise = Duration::from_millis(setup.options.promise_ms);
+        let lease = Duration::from_millis(setup.options.lease_ms);
         Ok(Self(Rc::new(Inner {
             setup,
             config: Arc::new(config),
             lanes,
+            life: Rc::new(Liveness::new(promise, lease)),
             groups: RefCell::default(),
             opening: RefCell::default(),
+            waiting: RefCell::default(),
             transfers: Rc::default(),
+            closed: Cell::new(false),
         })))
-    }
-
-    /// Opens the groups of these slots, all at once: reads what the lanes hold, gives the shard
-    /// [`Event::SlotOpened`], and replays what it has not applied but the log knows as committed.
-    /// A group whose only voter is this node then elects itself; [`Event::Leading`] follows.
-    pub async fn open(&self, slots: &[SlotId]) -> Result<(), GroupsError> {
-        try_join_all(slots.iter().map(|slot| self.open_one(GroupId::of(*slot)))).await?;
-        Ok(())
-    }
-
-    async fn open_one(&self, id: GroupId) -> Result<(), GroupsError> {
-        let storage = |error: io::Error| GroupsError::Storage { group: id, error };
-        let inner = &self.0;
-        let node = inner.setup.node.0;
-        let (core, state_machine, shared) = self.load(id).await.map_err(storage)?;
-        let bounds = Bounds {
-            tail_size_max: inner.setup.options.tail_size_max,
-            read_size_max: inner.setup.options.read_size_max,
-        };
-        let log = LogStore::new(id, inner.lanes.clone(), core.clone(), bounds);
-        let peers = Peers {
-            node,
-            group: id,
-            transport: inner.setup.transport.clone(),
-            lanes: inner.lanes.clone(),
-            transfers: inner.transfers.clone(),
-        };
-        inner.opening.borrow_mut().insert(id, shared.clone());
-        let start = Raft::<R>::new(node, inner.config.clone(), peers, log, state_machine);
-        let started = Box::pin(start).await;
-        inner.opening.borrow_mut().remove(&id);
-        let raft =
-            started.map_err(|error| GroupsError::Raft { group: id, reason: error.to_string() })?;
-        let router = inner.setup.router.clone();
-        let group = Group::start(shared, inner.lanes.clone(), raft, core, router);
-        inner.groups.borrow_mut().insert(id, group.clone());
-        group.elect_if_alone().await;
-        Ok(())
-    }
-
-    /// Reads both lanes and opens the slot in the shard.
-    async fn load(
-        &self,
-        id: GroupId,
-    ) -> io::Result<(Rc<RefCell<LogCore>>, StateMachine<R>, Rc<Shared>)> {
-        let inner = &self.0;
-        let (slot, tail_size) = (id.slot(), inner.setup.options.tail_size_max / 16);
-        let log = inner.lanes.ask(|lanes, done| lanes.log.load(id.0, tail_size, done));
-        let opened = inner.lanes.ask(|lanes, done| lanes.state.open_slot(slot, done));
-        let (log, opened) =
-            (log.await.map_err(io::Error::other)?, opened.await.map_err(io::Error::other)?);
-        let (Outcome::Log(stored), Outcome::Slot(opened)) = (&log, &opened) else {
-            return Err(unexpected(&log));
-        };
-        let core = Rc::new(RefCell::new(LogCore::restore(stored)?));
-        let membership = membership_of(opened.membership.as_deref())?;
-        // The first entry of every log is a membership.
-        if opened.rows.applied.is_some() && membership.log_id().is_none() {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "entries are applied, but the membership is missing",
-            ));
-        }
-        let rows = opened.rows.clone();
-        let sink = inner.setup.sink.clone();
-        let shared = Rc::new(Shared::new(id, inner.setup.node.0, sink, rows.applied));
-        shared.emit(Event::SlotOpened { slot, rows: Box::new(rows) });
-        let state_machine = StateMachine::new(shared.clone(), inner.lanes.clone(), membership);
-        Ok((core, state_machine, shared))
-    }
-
-    /// Makes a cluster of these members out of groups that have never had any; others stay as
-    /// they are. On several nodes it must be called with the same members.
-    pub async fn bootstrap(&self, members: &BTreeMap<NodeId, Node>) -> Result<(), GroupsError> {
-        let members: BTreeMap<u64, Node> =
-            members.iter().map(|(id, node)| (id.0, node.clone())).collect();
-        let fresh: Vec<_> = self
-            .0
-            .groups
-            .borrow()
-            .values()
-            .filter(|group| group.log.borrow().is_fresh() && group.shared.applied().is_none())
-            .cloned()
-            .collect();
-        try_join_all(fresh.iter().map(|group| async {
-            match group.raft.initialize(members.clone()).await {
-                // A peer was faster: the group has heard of a vote already.
-                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => Ok(()),
-                Err(error) => {
-                    Err(GroupsError::Raft { group: group.shared.group, reason: error.to_string() })
-                }
-            }
-        }))
-        .await?;
-        Ok(())
     }
 
     /// [`Effect::Propose`](jindou_core::effect::Effect::Propose). If it does not go through,
@@ -338,32 +263,15 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
         self.group(slot).is_some_and(|group| group.is_leading())
     }
 
-    /// Stops a group's clock, or starts it again: it sends no heartbeats and asks for no votes,
-    /// but answers. Proposals wake the leader's quorum by themselves. Whoever lets groups sleep
-    /// must know by other means that the leader's node lives.
-    pub fn hibernate(&self, slot: SlotId, on: bool) {
-        if let Some(group) = self.group(slot) {
-            group.hibernate(on);
-        }
-    }
-
-    /// A frame of a peer ([`Transport::call`]) for a group of this shard. `answer` gets the
-    /// frame that goes back. Frames of one group and peer are taken in the order of the calls.
-    pub fn receive(&self, group: GroupId, frame: Bytes, answer: impl FnOnce(Bytes) + 'static) {
-        let Some(group) = self.0.groups.borrow().get(&group).cloned() else {
-            answer(inbound::no_such_group(group));
-            return;
-        };
-        run_now::<R, _>(async move { answer(inbound::answer(group, frame).await) });
-    }
-
     /// Stops all groups. Proposals under way fail; what is in the log stays.
     pub async fn shutdown(&self) {
+        self.0.closed.set(true);
+        self.0.waiting.take();
         let groups = self.0.groups.take();
         futures::future::join_all(groups.values().map(|group| group.shutdown())).await;
     }
 
-    fn group(&self, slot: SlotId) -> Option<Rc<Group<R>>> {
+    pub(crate) fn group(&self, slot: SlotId) -> Option<Rc<Group<R>>> {
         self.0.groups.borrow().get(&GroupId::of(slot)).cloned()
     }
 }

@@ -5,17 +5,22 @@ use std::rc::Rc;
 use bytes::Bytes;
 use jindou_storage::Outcome;
 use openraft::{
-    AsyncRuntime,
+    AsyncRuntime, Instant,
     async_runtime::watch::WatchReceiver,
     raft::{TransferLeaderRequest, VoteRequest},
 };
 
 use crate::{
-    frame::{Answer, Ask, append_request},
+    election::PATIENCE,
+    frame::{Answer, Ask, append_request, candidate_vote, check_membership, fits, leader_vote},
     group::Group,
     shared::{Incoming, Transfer},
+    standing::Standing,
     state_machine::{SnapshotData, StagedSnapshot},
-    types::{GroupId, RaftLogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, Vote},
+    types::{
+        GroupId, RaftLogId, Snapshot, SnapshotMeta, StoredMembership, TypeConfig, Vote, no_vote,
+    },
+    wire::WireLogId,
 };
 
 /// Answers one frame. The request is with openraft (or the lane) after the first poll.
@@ -42,46 +47,138 @@ fn text(error: impl ToString) -> String {
 impl<R: AsyncRuntime> Group<R> {
     async fn perform(&self, ask: Ask) -> Result<Answer, String> {
         match ask {
-            Ask::Append { vote, prev, entries, commit } => {
+            Ask::Append { vote, prev, entries, commit, log_end } => {
                 let request = append_request::<R>(vote, prev, entries, commit).map_err(text)?;
+                self.meet(&request.vote, log_end)?;
                 let response = self.raft.append_entries(request).await.map_err(text)?;
                 Ok(response.into())
             }
             Ask::Vote { vote, last, leadership_transfer, pre } => {
-                let request = VoteRequest::<TypeConfig<R>> {
-                    vote: vote.into(),
-                    last_log_id: last.map(Into::into),
-                    leadership_transfer,
-                };
-                let response = if pre {
-                    self.raft.pre_vote(request).await
+                let (vote, last) = candidate_vote(vote, last).map_err(text)?;
+                self.not_from_here(&vote)?;
+                if pre {
+                    self.answer_pre_vote(vote, last).await
                 } else {
-                    self.raft.vote(request).await
-                };
-                Ok(response.map_err(text)?.into())
+                    self.answer_vote(vote, last, leadership_transfer).await
+                }
             }
             Ask::Transfer { from, to, last } => {
-                let request = TransferLeaderRequest::<TypeConfig<R>>::new(
-                    from.into(),
-                    to,
-                    last.map(Into::into),
-                );
+                let from = leader_vote(from).map_err(text)?;
+                self.not_from_here(&from)?;
+                if to == self.shared.node && !self.log.borrow().standing().may_vote() {
+                    return Err("this replica has lost its log".into());
+                }
+                let last = last.map(Into::into);
+                let request = TransferLeaderRequest::<TypeConfig<R>>::new(from, to, last);
                 let response = self.raft.handle_transfer_leader(request).await;
                 response.map_err(text)?.map_err(text)?;
                 Ok(Answer::Taken)
             }
-            Ask::SnapshotBegin { vote, transfer, last, membership } => {
+            Ask::SnapshotBegin { vote, transfer, last, membership, log_end } => {
                 let meta = SnapshotMeta {
                     last_log_id: last.map(Into::into),
                     last_membership: membership.try_into().map_err(text)?,
                 };
-                self.begin_snapshot(vote.into(), transfer.into(), meta).await
+                let vote = leader_vote(vote).map_err(text)?;
+                check_meta(&vote, &meta)?;
+                self.meet(&vote, log_end)?;
+                self.begin_snapshot(vote, transfer.into(), meta).await
             }
+            Ask::Removed { vote, set_at } => self.removed(leader_vote(vote).map_err(text)?, set_at),
             Ask::SnapshotChunk { transfer, number, chunk } => {
                 self.take_chunk(transfer.into(), number, chunk.into()).await
             }
             Ask::SnapshotEnd { transfer, count } => self.end_snapshot(transfer.into(), count).await,
         }
+    }
+
+    fn not_from_here(&self, vote: &Vote) -> Result<(), String> {
+        if vote.leader_id.node_id == self.shared.node {
+            return Err(format!("{vote} is this node's own"));
+        }
+        Ok(())
+    }
+
+    /// An established leader speaks.
+    fn meet(&self, leader: &Vote, log_end: u64) -> Result<(), String> {
+        self.not_from_here(leader)?;
+        self.name(*leader);
+        let standing = self.log.borrow().standing();
+        if !standing.may_vote() {
+            self.set_standing(standing.met(leader, log_end));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        let bytes = self.log.borrow_mut().set_standing(standing);
+        if let Some(bytes) = bytes {
+            let group = self.shared.group.0;
+            self.lanes.tell(|lanes, done| lanes.log.save_vote(group, bytes, done));
+        }
+    }
+
+    /// The answer of one that does not help.
+    fn refusal(&self) -> Answer {
+        let log = self.log.borrow();
+        let vote = log.vote().unwrap_or_else(no_vote);
+        Answer::Voted { vote: vote.into(), granted: false, last: log.last().map(Into::into) }
+    }
+
+    /// Whether this replica would vote. It remembers nothing; but it may find that it should stand
+    /// itself.
+    async fn answer_pre_vote(&self, vote: Vote, last: Option<RaftLogId>) -> Result<Answer, String> {
+        if let Some(until) = self.bound_until() {
+            // The candidate's node heard the leader a moment before this one did.
+            if until > R::Instant::now() + PATIENCE {
+                return Ok(self.refusal());
+            }
+            R::sleep_until(until).await;
+        }
+        let log = self.log.borrow();
+        if !log.standing().may_vote() || self.bound_until().is_some() {
+            return Ok(self.refusal());
+        }
+        let own = log.vote().unwrap_or_else(no_vote);
+        if last < log.last() {
+            self.stand_soon();
+        }
+        let granted = last >= log.last() && vote >= own;
+        let last = log.last().map(Into::into);
+        Ok(Answer::Voted { vote: own.into(), granted, last })
+    }
+
+    async fn answer_vote(
+        &self,
+        vote: Vote,
+        last_log_id: Option<RaftLogId>,
+        leadership_transfer: bool,
+    ) -> Result<Answer, String> {
+        let bound = !leadership_transfer && self.bound_until().is_some();
+        if bound || !self.log.borrow().standing().may_vote() {
+            return Ok(self.refusal());
+        }
+        // From here on it is as if the leader had asked for it: openraft's own lease has no end.
+        let request = VoteRequest::<TypeConfig<R>> { vote, last_log_id, leadership_transfer: true };
+        Ok(self.raft.vote(request).await.map_err(text)?.into())
+    }
+
+    /// A leader says that this replica is none. It is believed when its membership is newer than
+    /// what is known here.
+    fn removed(&self, vote: Vote, set_at: WireLogId) -> Result<Answer, String> {
+        self.not_from_here(&vote)?;
+        let set_at: RaftLogId = set_at.into();
+        let own = self.raft.server_metrics().borrow_watched().vote;
+        let known = {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            *metrics.membership_config.log_id()
+        };
+        if !fits(&set_at, &vote) || own.leader_id > vote.leader_id || known >= Some(set_at) {
+            return Err("this replica knows better".into());
+        }
+        self.removed.set(true);
+        Ok(Answer::Taken)
     }
 
     async fn begin_snapshot(
@@ -90,7 +187,6 @@ impl<R: AsyncRuntime> Group<R> {
         transfer: Transfer,
         meta: SnapshotMeta,
     ) -> Result<Answer, String> {
-        check_meta(&vote, &meta)?;
         let own: Vote = self.raft.server_metrics().borrow_watched().vote;
         if own > vote {
             return Ok(Answer::Installed(own.into()));
@@ -144,9 +240,15 @@ impl<R: AsyncRuntime> Group<R> {
             incoming.installing = true;
             (incoming.vote, incoming.meta.clone())
         };
+        let shown = meta.last_membership.clone();
         let snapshot = Snapshot { meta, snapshot: SnapshotData::Staged(StagedSnapshot(transfer)) };
         let response = self.raft.install_full_snapshot(vote, snapshot).await;
         self.forget_snapshot(transfer);
+        if response.is_ok() {
+            let index = shown.log_id().map_or(0, |set_at| set_at.index);
+            let standing = self.log.borrow().standing();
+            self.set_standing(standing.saw(self.shared.node, index, shown.membership()));
+        }
         Ok(Answer::Installed(response.map_err(text)?.vote.into()))
     }
 
@@ -161,8 +263,8 @@ fn check_meta(vote: &Vote, meta: &SnapshotMeta) -> Result<(), String> {
     let last: RaftLogId = meta.last_log_id.ok_or("a snapshot of nothing")?;
     let membership: &StoredMembership = &meta.last_membership;
     let membership_fits = membership.log_id().is_none_or(|set_at| set_at <= last);
-    if last.leader_id > vote.leader_id || !membership_fits {
+    if !fits(&last, vote) || !membership_fits {
         return Err(format!("a snapshot that {vote} can't have: {meta}"));
     }
-    Ok(())
+    check_membership(membership.membership()).map_err(text)
 }

@@ -63,6 +63,8 @@ impl<R: AsyncRuntime> Table<R> {
 
 /// A shard's end of the lanes.
 pub(crate) struct Lanes<R: AsyncRuntime> {
+    /// This node.
+    pub(crate) node: u64,
     pub(crate) log: Arc<dyn LogStorage>,
     pub(crate) state: Arc<dyn StateStorage>,
     completions: CompletionSender,
@@ -73,11 +75,13 @@ pub(crate) struct Lanes<R: AsyncRuntime> {
 
 impl<R: AsyncRuntime> Lanes<R> {
     pub(crate) fn new(
+        node: u64,
         log: Arc<dyn LogStorage>,
         state: Arc<dyn StateStorage>,
         completions: CompletionSender,
     ) -> Rc<Self> {
         Rc::new(Self {
+            node,
             log,
             state,
             completions,

@@ -16,24 +16,32 @@
 //!
 //! A group lives on its shard: nothing here is `Send`, and one thread runs all of it.
 
+mod change;
+mod election;
 mod frame;
 mod group;
 mod groups;
 mod inbound;
 mod lanes;
+mod lease;
+mod liveness;
 mod log_store;
 mod network;
+mod opening;
 pub mod placement;
 mod proposal;
 mod record;
 mod router;
 mod shared;
+mod standing;
 mod state_machine;
 #[cfg(test)]
 mod suite;
 mod types;
+mod watch;
 mod wire;
 
+pub use change::{GroupStatus, MembershipError};
 pub use groups::{Groups, GroupsError, Options, Setup};
 pub use network::{NoPeers, Transport, TransportError};
 pub use openraft::AsyncRuntime;

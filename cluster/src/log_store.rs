@@ -13,10 +13,11 @@ use std::{
     rc::Rc,
 };
 
+use bytes::Bytes;
 use futures::{Stream, stream};
 use jindou_storage::{LogState as Stored, Outcome};
 use openraft::{
-    AsyncRuntime, LogState, RaftLogReader,
+    AsyncRuntime, EntryPayload, LogState, RaftLogReader,
     storage::{IOFlushed, RaftLogStorage},
 };
 
@@ -26,6 +27,7 @@ use crate::{
         decode_entry, decode_log_id, decode_vote, encode_entry, encode_log_id, encode_vote,
         entry_size,
     },
+    standing::Standing,
     types::{GroupId, RaftEntry, RaftLogId, TypeConfig, Vote},
 };
 
@@ -33,6 +35,8 @@ use crate::{
 #[derive(Debug, Default)]
 pub(crate) struct LogCore {
     vote: Option<Vote>,
+    /// Whether this replica may vote; kept with the vote.
+    standing: Standing,
     committed: Option<RaftLogId>,
     purged: Option<RaftLogId>,
     last: Option<RaftLogId>,
@@ -46,8 +50,10 @@ pub(crate) struct LogCore {
 impl LogCore {
     /// What the lane found at a start.
     pub(crate) fn restore(stored: &Stored) -> io::Result<Self> {
+        let vote = stored.vote.as_deref().map(decode_vote).transpose().map_err(invalid)?;
         let mut core = Self {
-            vote: stored.vote.as_deref().map(decode_vote).transpose().map_err(invalid)?,
+            vote: vote.map(|(vote, _)| vote),
+            standing: vote.map_or(Standing::Full, |(_, standing)| standing),
             committed: stored
                 .committed
                 .as_deref()
@@ -79,6 +85,27 @@ impl LogCore {
 
     pub(crate) fn is_fresh(&self) -> bool {
         self.vote.is_none() && self.last.is_none()
+    }
+
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        self.vote
+    }
+
+    pub(crate) fn last(&self) -> Option<RaftLogId> {
+        self.last
+    }
+
+    pub(crate) fn standing(&self) -> Standing {
+        self.standing
+    }
+
+    /// Changes what this replica may do. Returns the bytes to save when that must be remembered:
+    /// without a vote there is nothing to forget, and the next one that is saved tells.
+    pub(crate) fn set_standing(&mut self, standing: Standing) -> Option<Bytes> {
+        if std::mem::replace(&mut self.standing, standing) == standing {
+            return None;
+        }
+        self.vote.map(|vote| encode_vote(&vote, standing))
     }
 
     pub(crate) fn purged_index(&self) -> Option<u64> {
@@ -327,12 +354,16 @@ impl<R: AsyncRuntime> RaftLogStorage<TypeConfig<R>> for LogStore<R> {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
-        let bytes = encode_vote(vote);
+        let bytes = {
+            let mut core = self.core.borrow_mut();
+            // At once: whoever saves the standing meanwhile must not bring an older vote back.
+            core.vote = Some(*vote);
+            encode_vote(vote, core.standing)
+        };
         self.lanes
             .ask(|lanes, done| lanes.log.save_vote(self.group.0, bytes, done))
             .await
             .map_err(io::Error::other)?;
-        self.core.borrow_mut().vote = Some(*vote);
         Ok(())
     }
 
@@ -353,13 +384,23 @@ impl<R: AsyncRuntime> RaftLogStorage<TypeConfig<R>> for LogStore<R> {
         I: IntoIterator<Item = RaftEntry>,
     {
         let mut records = Vec::new();
+        let mut standing = None;
         {
             let mut core = self.core.borrow_mut();
             for mut entry in entries {
+                if let EntryPayload::Membership(membership) = &entry.payload {
+                    let index = entry.log_id.index;
+                    let now = core.standing.saw(self.lanes.node, index, membership);
+                    standing = core.set_standing(now).or(standing);
+                }
                 records.push((entry.log_id.index, encode_entry(&mut entry).map_err(invalid)?));
                 core.push(entry);
             }
             core.bound(self.bounds.tail_size_max);
+        }
+        // Before the entries: they would not be looked at again after a crash.
+        if let Some(bytes) = standing {
+            self.lanes.tell(|lanes, done| lanes.log.save_vote(self.group.0, bytes, done));
         }
         self.lanes.append(self.group, records, callback).await;
         Ok(())

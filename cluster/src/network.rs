@@ -7,6 +7,7 @@
 )]
 
 use std::{
+    cell::{Cell, RefCell},
     future::{Future, ready},
     rc::Rc,
     time::Duration,
@@ -28,12 +29,13 @@ use openraft::{
 };
 
 use crate::{
-    frame::{Answer, Ask, append_ask, transfer_ask, vote_ask},
+    frame::{Answer, Ask, NUMBER_MAX, append_ask, transfer_ask, vote_ask},
     lanes::Lanes,
+    log_store::LogCore,
     shared::Transfer,
     state_machine::SnapshotData,
     types::{GroupId, Node, RaftLogId, Snapshot, TypeConfig, Vote},
-    wire::WireError,
+    wire::{WireError, WireVote},
 };
 
 /// AppendEntries of one group and target that may be under way at a time.
@@ -93,7 +95,8 @@ pub(crate) struct Peers<R: AsyncRuntime, T> {
     pub(crate) group: GroupId,
     pub(crate) transport: T,
     pub(crate) lanes: Rc<Lanes<R>>,
-    pub(crate) transfers: Rc<std::cell::Cell<u64>>,
+    pub(crate) transfers: Rc<Cell<u64>>,
+    pub(crate) log: Rc<RefCell<LogCore>>,
 }
 
 /// One replica of one group on another node.
@@ -104,7 +107,8 @@ pub(crate) struct Peer<R: AsyncRuntime, T> {
     target_node: Node,
     transport: T,
     lanes: Rc<Lanes<R>>,
-    transfers: Rc<std::cell::Cell<u64>>,
+    transfers: Rc<Cell<u64>>,
+    log: Rc<RefCell<LogCore>>,
 }
 
 impl<R: AsyncRuntime, T: Transport> RaftNetworkFactory<TypeConfig<R>> for Peers<R, T> {
@@ -119,6 +123,7 @@ impl<R: AsyncRuntime, T: Transport> RaftNetworkFactory<TypeConfig<R>> for Peers<
             transport: self.transport.clone(),
             lanes: self.lanes.clone(),
             transfers: self.transfers.clone(),
+            log: self.log.clone(),
         }
     }
 }
@@ -157,23 +162,34 @@ impl<R: AsyncRuntime, T: Transport> Peer<R, T> {
         }
     }
 
+    /// The last index of this node's log.
+    fn log_end(&self) -> u64 {
+        self.log.borrow().last().map_or(0, |last| last.index)
+    }
+
     fn append(
         &self,
         request: AppendEntriesRequest<TypeConfig<R>>,
         timeout: Duration,
     ) -> impl Future<Output = Result<AppendEntriesResponse<TypeConfig<R>>, RpcError<R>>> + use<R, T>
     {
-        let has_prev = request.prev_log_id.is_some();
-        let answer = self.send(RPCTypes::AppendEntries, append_ask(request), timeout);
+        let prev = request.prev_log_id;
+        let last = request.entries.last().map(|entry| entry.log_id).or(prev);
+        let own = request.vote;
+        let ask = append_ask(request, self.log_end());
+        let answer = self.send(RPCTypes::AppendEntries, ask, timeout);
         async move {
             match answer.await? {
                 Answer::Appended => Ok(AppendEntriesResponse::Success),
-                Answer::AppendedTo(to) => {
+                // No more than was sent, and no less than was there.
+                Answer::AppendedTo(to) if (prev..=last).contains(&to.map(Into::into)) => {
                     Ok(AppendEntriesResponse::PartialSuccess(to.map(Into::into)))
                 }
                 // Nothing can conflict with the beginning of the log.
-                Answer::Conflict if has_prev => Ok(AppendEntriesResponse::Conflict),
-                Answer::HigherVote(vote) => Ok(AppendEntriesResponse::HigherVote(vote.into())),
+                Answer::Conflict if prev.is_some() => Ok(AppendEntriesResponse::Conflict),
+                Answer::HigherVote(vote) if is_higher(&vote, &own) => {
+                    Ok(AppendEntriesResponse::HigherVote(vote.into()))
+                }
                 other => Err(broken(format!("another answer: {other:?}"))),
             }
         }
@@ -187,7 +203,7 @@ impl<R: AsyncRuntime, T: Transport> Peer<R, T> {
     ) -> Result<VoteResponse<TypeConfig<R>>, RpcError<R>> {
         let ask = Ok(vote_ask(&request, pre));
         match self.send(RPCTypes::Vote, ask, timeout).await? {
-            Answer::Voted { vote, granted, last } => Ok(VoteResponse {
+            Answer::Voted { vote, granted, last } if vote.term < NUMBER_MAX => Ok(VoteResponse {
                 vote: vote.into(),
                 vote_granted: granted,
                 last_log_id: last.map(Into::into),
@@ -216,10 +232,13 @@ impl<R: AsyncRuntime, T: Transport> Peer<R, T> {
             transfer: transfer.into(),
             last: snapshot.meta.last_log_id.map(Into::into),
             membership: (&snapshot.meta.last_membership).into(),
+            log_end: self.log_end(),
         };
         match part(begin, CHUNK_TIMEOUT).await? {
             Answer::Taken => {}
-            Answer::Installed(vote) => return Ok(SnapshotResponse::new(vote.into())),
+            Answer::Installed(seen) if seen == vote.into() || is_higher(&seen, &vote) => {
+                return Ok(SnapshotResponse::new(seen.into()));
+            }
             other => return Err(broken(format!("another answer: {other:?}"))),
         }
         let mut number = 0;
@@ -244,7 +263,9 @@ impl<R: AsyncRuntime, T: Transport> Peer<R, T> {
         }
         let end = Ask::SnapshotEnd { transfer: transfer.into(), count: number };
         match part(end, INSTALL_TIMEOUT).await? {
-            Answer::Installed(vote) => Ok(SnapshotResponse::new(vote.into())),
+            Answer::Installed(seen) if seen == vote.into() || is_higher(&seen, &vote) => {
+                Ok(SnapshotResponse::new(seen.into()))
+            }
             other => Err(broken(format!("another answer: {other:?}"))),
         }
     }
@@ -340,6 +361,11 @@ impl<R: AsyncRuntime, T: Transport> RaftNetworkV2<TypeConfig<R>> for Peer<R, T> 
             other => Err(broken(format!("another answer: {other:?}"))),
         }
     }
+}
+
+/// Whether a vote is a reason to step down: another leader's, and a later one.
+fn is_higher(vote: &WireVote, own: &Vote) -> bool {
+    vote.term < NUMBER_MAX && vote.node != own.leader_id.node_id && Vote::from(*vote) > *own
 }
 
 fn is_whole<R: AsyncRuntime>(

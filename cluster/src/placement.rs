@@ -2,6 +2,9 @@
 
 use jindou_core::id::{NodeId, SlotId};
 
+/// The cluster's own group has at most so many voters; every other node copies it.
+pub const CLUSTER_VOTER_COUNT_MAX: usize = 5;
+
 /// How many replicas a slot has on so many nodes, unless configured (design.md §3): as many as
 /// tolerate the most failures without a useless one, at most five.
 pub fn replica_count(node_count: usize) -> usize {

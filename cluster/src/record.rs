@@ -4,6 +4,8 @@
 //! entry     version 1 | kind | term u64 | node u64 | payload      index is the lane's key
 //! kind      0 blank, 1 entry (archived core entry, as it came), 2 membership (archived)
 //! vote      version 1 | committed u8 | term u64 | node u64
+//!           version 2 | the same | standing u8 | upto u64 | leader's term u64 | leader's node u64
+//! standing  1 lost, 2 apart (see `standing`); a replica that may vote writes version 1
 //! position  version 1 | term u64 | node u64 | index u64
 //! ```
 //!
@@ -14,11 +16,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use openraft::EntryPayload;
 
 use crate::{
+    standing::{History, Standing},
     types::{EntryBytes, LeaderId, RaftEntry, RaftLogId, Vote},
     wire::{WireError, decode_membership, encode_membership},
 };
 
 const VERSION: u8 = 1;
+/// Of votes of replicas that may not vote.
+const VERSION_APART: u8 = 2;
 const HEAD_SIZE: usize = 18;
 
 const BLANK: u8 = 0;
@@ -84,29 +89,57 @@ pub(crate) fn entry_size(entry: &RaftEntry) -> usize {
     payload + HEAD_SIZE + size_of::<RaftEntry>()
 }
 
-/// The bytes of a vote.
-pub(crate) fn encode_vote(vote: &Vote) -> Bytes {
-    let mut bytes = BytesMut::with_capacity(HEAD_SIZE);
-    bytes.put_u8(VERSION);
+/// The bytes of a vote, and of whether this replica may vote at all.
+pub(crate) fn encode_vote(vote: &Vote, standing: Standing) -> Bytes {
+    let mut bytes = BytesMut::with_capacity(HEAD_SIZE + 25);
+    let apart = match standing {
+        Standing::Full => None,
+        Standing::Lost(history) => Some((1, history)),
+        Standing::Apart(history) => Some((2, history)),
+    };
+    bytes.put_u8(if apart.is_some() { VERSION_APART } else { VERSION });
     bytes.put_u8(u8::from(vote.committed));
     bytes.put_u64(vote.leader_id.term);
     bytes.put_u64(vote.leader_id.node_id);
+    if let Some((kind, history)) = apart {
+        bytes.put_u8(kind);
+        bytes.put_u64(history.upto);
+        bytes.put_u64(history.leader.0);
+        bytes.put_u64(history.leader.1);
+    }
     bytes.freeze()
 }
 
-/// Reads a vote.
-pub(crate) fn decode_vote(bytes: &[u8]) -> Result<Vote, WireError> {
-    let parts = match bytes.split_first_chunk::<2>() {
-        Some((&[VERSION, committed @ (0 | 1)], rest)) => take_u64(rest)
-            .and_then(|(term, rest)| take_u64(rest).map(|(node_id, end)| (term, node_id, end)))
-            .filter(|(_, _, end)| end.is_empty())
-            .map(|(term, node_id, _)| Vote {
-                leader_id: LeaderId { term, node_id },
-                committed: committed == 1,
-            }),
-        _ => None,
+/// Reads what [`encode_vote`] wrote.
+pub(crate) fn decode_vote(bytes: &[u8]) -> Result<(Vote, Standing), WireError> {
+    let parse = || {
+        let (&[version, committed @ (0 | 1)], rest) = bytes.split_first_chunk::<2>()? else {
+            return None;
+        };
+        let (term, rest) = take_u64(rest)?;
+        let (node_id, rest) = take_u64(rest)?;
+        let vote = Vote { leader_id: LeaderId { term, node_id }, committed: committed == 1 };
+        let standing = match version {
+            VERSION if rest.is_empty() => Standing::Full,
+            VERSION_APART => decode_standing(rest)?,
+            _ => return None,
+        };
+        Some((vote, standing))
     };
-    parts.ok_or_else(|| WireError::new("a vote", format!("{bytes:?}")))
+    parse().ok_or_else(|| WireError::new("a vote", format!("{bytes:?}")))
+}
+
+fn decode_standing(bytes: &[u8]) -> Option<Standing> {
+    let (kind, rest) = bytes.split_first()?;
+    let (upto, rest) = take_u64(rest)?;
+    let (term, rest) = take_u64(rest)?;
+    let (node, rest) = take_u64(rest)?;
+    let history = History { upto, leader: (term, node) };
+    match kind {
+        1 if rest.is_empty() => Some(Standing::Lost(history)),
+        2 if rest.is_empty() => Some(Standing::Apart(history)),
+        _ => None,
+    }
 }
 
 /// The bytes of a position.
@@ -184,9 +217,18 @@ mod tests {
     fn votes_and_positions_come_back() {
         for committed in [false, true] {
             let vote = Vote { leader_id: LeaderId { term: 1, node_id: 2 }, committed };
-            let bytes = encode_vote(&vote);
-            assert_eq!(decode_vote(&bytes).unwrap(), vote);
+            let bytes = encode_vote(&vote, Standing::Full);
+            assert_eq!(bytes.len(), HEAD_SIZE, "as it always was");
+            assert_eq!(decode_vote(&bytes).unwrap(), (vote, Standing::Full));
             assert!(decode_vote(&bytes.slice(..17)).is_err());
+            let history = History { upto: 7, leader: (3, 2) };
+            for standing in [Standing::Lost(history), Standing::Apart(history)] {
+                let bytes = encode_vote(&vote, standing);
+                assert_eq!(decode_vote(&bytes).unwrap(), (vote, standing));
+                for cut in 0..bytes.len() {
+                    assert!(decode_vote(&bytes.slice(..cut)).is_err(), "{cut}");
+                }
+            }
         }
         let log_id = entry(EntryPayload::Blank).log_id;
         let bytes = encode_log_id(&log_id);

@@ -91,7 +91,7 @@ impl StoreBuilder<Config, LogStore<Runtime>, StateMachine<Runtime>> for Builder 
         let group = GroupId::of(SlotId(built / 2));
         let (log, state) = self.nodes[usize::from(built % 2)].clone();
         let (sender, receiver) = completions(ShardId(0), Arc::new(|| {}));
-        let lanes = Lanes::new(log, state.clone(), sender.clone());
+        let lanes = Lanes::new(0, log, state.clone(), sender.clone());
         let pumped = lanes.clone();
         spawn::<Runtime>(async move {
             while let Ok(completion) = receiver.recv_async().await {

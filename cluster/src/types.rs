@@ -112,6 +112,11 @@ impl<R: AsyncRuntime> RaftTypeConfig for TypeConfig<R> {
     type ErrorSource = openraft::impls::BoxedErrorSource;
 }
 
+/// The vote of one that never voted: lower than all others.
+pub(crate) fn no_vote() -> Vote {
+    Vote::new(0, 0)
+}
+
 /// The core's form of a position.
 pub(crate) fn to_core(log_id: &RaftLogId) -> LogId {
     LogId { term: log_id.leader_id.term, node: log_id.leader_id.node_id, index: log_id.index }

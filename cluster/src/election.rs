@@ -1,0 +1,246 @@
+//! When a replica stands for election, and when it helps another: openraft's own clock never runs.
+//!
+//! A leader is followed as long as its node is heard. When it falls silent, the voters that live
+//! stand one after the other, in the order in which they should lead the slot, each with a
+//! pre-vote first; whoever is refused for a shorter log shows the refuser that it is the better
+//! candidate, and that one stands at once.
+//!
+//! An idle group says nothing at all. What a leader has to say without being asked, how far it has
+//! committed, it says in one heartbeat after the last commit.
+
+use std::{cell::Cell, rc::Rc, time::Duration};
+
+use jindou_core::id::NodeId;
+use openraft::{
+    AsyncRuntime, Instant, ServerState, async_runtime::watch::WatchReceiver,
+    raft::TransferLeaderRequest,
+};
+
+use crate::{
+    group::{Group, spawn},
+    liveness::Dice,
+    placement,
+    types::{TypeConfig, Vote, no_vote},
+};
+
+/// The next voter in line stands so much later.
+const STAGGER: Duration = Duration::from_millis(70);
+/// And each up to so much later still.
+const JITTER: Duration = Duration::from_millis(25);
+/// Whoever stands gets this much time before another does.
+const CANDIDATE: Duration = Duration::from_millis(150);
+/// A candidate that was not elected tries again after this time, then after twice that.
+const RETRY: Duration = Duration::from_millis(120);
+/// At most doubled so often.
+const RETRY_SHIFT_MAX: u32 = 4;
+/// A leader tells how far it has committed when nothing was committed for so long.
+const COMMIT_QUIET: Duration = Duration::from_millis(50);
+/// An endless lease, as far as one look at it is concerned.
+const LEASE_MS_MAX: u64 = 3_600_000;
+/// A pre-vote is answered when the promise to the leader ends, if it ends so soon.
+pub(crate) const PATIENCE: Duration = Duration::from_millis(250);
+
+/// What a group remembers of elections.
+pub(crate) struct Election<R: AsyncRuntime> {
+    pub(crate) dice: Dice,
+    /// Before this the node does not know what it promised before it started.
+    pub(crate) free_at: Option<R::Instant>,
+    /// When this replica stands.
+    stands_at: Cell<Option<R::Instant>>,
+    attempts: Cell<u32>,
+    /// The vote in whose presence `stands_at` was chosen.
+    seen: Cell<Vote>,
+    /// How far the leader has committed, and since when it stands there.
+    committed: Cell<(Option<u64>, R::Instant)>,
+    /// How far the followers were told that it has.
+    announced: Cell<Option<u64>>,
+}
+
+impl<R: AsyncRuntime> Election<R> {
+    pub(crate) fn new(seed: u64, free_at: Option<R::Instant>) -> Self {
+        Self {
+            dice: Dice::new(seed),
+            free_at,
+            stands_at: Cell::new(None),
+            attempts: Cell::new(0),
+            seen: Cell::new(no_vote()),
+            committed: Cell::new((None, R::Instant::now())),
+            announced: Cell::new(None),
+        }
+    }
+
+    fn forget(&self) {
+        self.stands_at.set(None);
+        self.attempts.set(0);
+    }
+}
+
+impl<R: AsyncRuntime> Group<R> {
+    /// Looks at the clock. Returns when to look again, if ever.
+    pub(crate) fn pulse(self: &Rc<Self>) -> Option<R::Instant> {
+        if !self.runs() || self.is_alone() {
+            return None;
+        }
+        let (state, leader, vote) = {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            (metrics.state, metrics.current_leader, metrics.vote)
+        };
+        if state == ServerState::Leader {
+            self.election.forget();
+            return self.pulse_commit();
+        }
+        self.election.announced.set(None);
+        // A voter that is a learner by its newest membership may still be needed, openraft knows.
+        let log = self.log.borrow();
+        if log.last().is_none() || !log.standing().may_vote() {
+            return None;
+        }
+        drop(log);
+        self.pulse_election(leader, vote)
+    }
+
+    fn pulse_election(self: &Rc<Self>, leader: Option<u64>, vote: Vote) -> Option<R::Instant> {
+        let now = R::Instant::now();
+        let election = &self.election;
+        if let Some(until) = leader.and_then(|leader| self.life.promised_until(leader))
+            && now < until
+        {
+            election.forget();
+            return Some(until);
+        }
+        let rank = self.rank()?;
+        let delay = STAGGER * rank + election.dice.below(JITTER);
+        let base = election.free_at.map_or(now, |free_at| free_at.max(now));
+        // Somebody else stands: it gets its time.
+        let moved = election.seen.replace(vote) != vote;
+        let other = leader.is_none() && vote.leader_id.node_id != self.shared.node;
+        let yields = moved && other && vote.leader_id.term > 0;
+        let at = match election.stands_at.get() {
+            Some(at) if yields => at.max(base + CANDIDATE + delay),
+            None if yields => base + CANDIDATE + delay,
+            Some(at) => at,
+            None => base + delay,
+        };
+        if now < at {
+            election.stands_at.set(Some(at));
+            return Some(at);
+        }
+        let attempts = election.attempts.replace(election.attempts.get().saturating_add(1));
+        let pause = RETRY * (1 << attempts.min(RETRY_SHIFT_MAX));
+        let next = now + pause + election.dice.below(pause / 2) + STAGGER * rank;
+        election.stands_at.set(Some(next));
+        self.stand();
+        Some(next)
+    }
+
+    /// This replica's place among the voters that live, in the order in which they should lead; none
+    /// if it is no voter.
+    fn rank(&self) -> Option<u32> {
+        let node = self.shared.node;
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let both = [&metrics.membership_config, &metrics.committed_membership_config];
+        if !both.iter().any(|members| members.voter_ids().any(|voter| voter == node)) {
+            return None;
+        }
+        let mut voters: Vec<_> = metrics.membership_config.voter_ids().map(NodeId).collect();
+        voters.sort_unstable();
+        voters.dedup();
+        let order = placement::replicas(self.shared.slot, &voters, voters.len());
+        let before = order.iter().take_while(|voter| voter.0 != node);
+        u32::try_from(before.filter(|voter| self.life.is_live(voter.0)).count()).ok()
+    }
+
+    /// Asks the others whether they would vote for this replica, and stands if they would.
+    fn stand(self: &Rc<Self>) {
+        let group = self.clone();
+        spawn::<R>(async move {
+            // openraft has a lease of its own, which we make endless so that a group that slept
+            // takes proposals; what it protects, `may_help` does.
+            let Ok(vote) = group.raft.with_raft_state(|state| *state.vote_ref()).await else {
+                return;
+            };
+            if vote.committed {
+                let nobody = TransferLeaderRequest::<TypeConfig<R>>::new(vote, u64::MAX, None);
+                let _ = group.raft.handle_transfer_leader(nobody).await;
+            }
+            let _ = group.raft.trigger().elect(true).await;
+        });
+    }
+
+    /// This replica has a longer log than one that stands.
+    pub(crate) fn stand_soon(&self) {
+        if self.election.stands_at.get().is_some() {
+            self.election.stands_at.set(Some(R::Instant::now()));
+        }
+    }
+
+    /// Until when this replica may help nobody to be elected: it has promised that to the leader
+    /// that it follows, or does not know what it promised, or leads by a lease of its own.
+    ///
+    /// The leader is the one of the highest vote that openraft was *given*, which at this moment
+    /// it may not have looked at yet: frames of one group are given to it in the order in which
+    /// they come.
+    pub(crate) fn bound_until(&self) -> Option<R::Instant> {
+        let now = R::Instant::now();
+        let life = &self.life;
+        let leased = life.now_ms() < self.lease_ms.get();
+        let lease = leased.then(|| {
+            let left = self.lease_ms.get().saturating_sub(life.now_ms());
+            now + Duration::from_millis(left.min(LEASE_MS_MAX))
+        });
+        let promised = self.named.get().and_then(|named| {
+            // If it was replaced, the promise was to a leader that is none.
+            let vote = self.raft.server_metrics().borrow_watched().vote;
+            let stands = named.leader_id >= vote.leader_id;
+            life.promised_until(named.leader_id.node_id).filter(|_| stands)
+        });
+        self.election.free_at.max(promised).max(lease).filter(|until| now < *until)
+    }
+
+    /// Openraft is given an established leader's vote.
+    pub(crate) fn name(&self, vote: Vote) {
+        if self.named.get().is_none_or(|named| named.leader_id < vote.leader_id) {
+            self.named.set(Some(vote));
+        }
+    }
+
+    fn pulse_commit(self: &Rc<Self>) -> Option<R::Instant> {
+        let now = R::Instant::now();
+        let election = &self.election;
+        let index = {
+            let data = self.raft.data_metrics();
+            let data = data.borrow_watched();
+            data.cluster_committed.map(|committed| committed.index)
+        };
+        let (before, since) = election.committed.get();
+        if index != before {
+            election.committed.set((index, now));
+            return Some(now + COMMIT_QUIET);
+        }
+        if index == election.announced.get() {
+            return None;
+        }
+        let due = since + COMMIT_QUIET;
+        if now < due {
+            return Some(due);
+        }
+        election.announced.set(index);
+        self.heartbeat();
+        None
+    }
+
+    /// Says to all replicas who leads, and how far it has committed.
+    pub(crate) fn heartbeat(self: &Rc<Self>) {
+        let group = self.clone();
+        spawn::<R>(async move {
+            let _ = group.raft.trigger().heartbeat().await;
+        });
+    }
+
+    /// Whether this node's raft is the leader, serving or not.
+    pub(crate) fn is_leader(&self) -> bool {
+        self.raft.server_metrics().borrow_watched().state == ServerState::Leader
+    }
+}
