@@ -60,6 +60,18 @@ impl Router {
         }
     }
 
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// What the shard of a slot has learned from peers: the only source for slots without a
+    /// replica here.
+    pub fn learn(&self, slot: SlotId, leader: Option<NodeId>) {
+        let ready = leader.is_some_and(|leader| leader != self.node);
+        self.set(GroupId::of(slot), leader.map(|leader| leader.0), ready);
+    }
+
     /// Groups that this node serves or can route to.
     pub fn ready(&self) -> usize {
         let ready = |flag: &&AtomicU64| flag.load(Ordering::Relaxed) != 0;

@@ -74,7 +74,9 @@ impl Executor for NodeExecutor {
 
     /// The last group that begins to be served opens the doors of all shards.
     fn leader_known(&mut self, slot: SlotId, leader: Option<NodeId>) {
-        self.router.learn(slot, leader);
+        if self.groups.status(slot).is_none() {
+            self.router.learn(slot, leader);
+        }
         let served = match leader {
             Some(leader) if leader == self.router.node() => self.groups.is_leading(slot),
             Some(_) => true,
