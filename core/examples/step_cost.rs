@@ -103,7 +103,10 @@ fn main() {
     for slot in (0..settings.slot_count).map(SlotId) {
         let rows = Box::new(SlotRows::default());
         bench.inbox.events.push(Event::SlotOpened { slot, rows });
+        let leader = Some(settings.node);
+        bench.inbox.events.push(Event::Leader { slot, leader, term: 1 });
         bench.inbox.events.push(Event::Leading { slot, leading: true });
+        bench.inbox.events.push(Event::Leases(vec![(slot, u64::MAX)]));
     }
     let conn = |place: usize| ConnId::new(ShardId(0), place as u32, 0);
     let mut ciphers: Vec<Cipher> = Vec::new();

@@ -6,7 +6,19 @@ macro_rules! codes {
     ($($(#[doc = $doc:literal])+ $name:ident = $value:literal,)+) => {
         /// Why the server answered as it did. The wire carries the `u8`; a plugin may send
         /// numbers that are not in this table, so frames keep the raw byte.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        #[derive(
+            Clone,
+            Copy,
+            Debug,
+            PartialEq,
+            Eq,
+            Hash,
+            PartialOrd,
+            Ord,
+            rkyv::Archive,
+            rkyv::Serialize,
+            rkyv::Deserialize,
+        )]
         #[repr(u8)]
         #[non_exhaustive]
         pub enum Code {

@@ -14,7 +14,7 @@ use crate::{
 
 mod text;
 
-pub use text::{AsText, AsTexts};
+pub use text::{AsCount, AsText, AsTexts, NamedTimes, Shared};
 
 /// The largest entry that is proposed, in bytes. One message of 1 MiB and its head fit.
 pub const ENTRY_SIZE_MAX: usize = 4 << 20;
@@ -192,6 +192,28 @@ pub enum Command {
         key: String,
         /// The value.
         value: Vec<u8>,
+    },
+    /// A key of the cluster's own state becomes this value; an empty one: it goes.
+    WriteClusterKey {
+        /// The key.
+        key: String,
+        /// The value.
+        value: Vec<u8>,
+    },
+    /// Stores a message whose recipients came with the send.
+    MessageTo {
+        /// The message. Boxed: no command may take more room in an entry than the largest of the
+        /// first release, or its entries could not be read any more.
+        message: Box<NewMessage>,
+        /// The recipients. Not stored; whoever leads later delivers to them.
+        #[rkyv(with = AsTexts)]
+        recipients: Vec<Name>,
+    },
+    /// What entries up to this index have stored has reached those who were online. Not state:
+    /// followers forget what they keep to deliver when they come to lead.
+    Delivered {
+        /// The index.
+        index: u64,
     },
 }
 

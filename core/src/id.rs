@@ -2,6 +2,10 @@
 
 use std::{fmt, net::SocketAddr, sync::Arc};
 
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::entry::AsText;
+
 /// A uid, channel id or client number. Cheap to clone and to send to another shard.
 pub type Name = Arc<str>;
 
@@ -15,7 +19,9 @@ pub const COMMAND_SUFFIX: &str = "____cmd";
 pub const ONLINE_COMMAND_CHANNEL: &str = "systemcmdonline";
 
 /// A hash bucket of ids: the unit of placement, and a Raft group (operations.md §3.3).
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Serialize, Deserialize,
+)]
 pub struct SlotId(pub u16);
 
 impl SlotId {
@@ -33,22 +39,32 @@ impl fmt::Display for SlotId {
 }
 
 /// One core's share of a node. Zero-based.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Serialize, Deserialize,
+)]
 pub struct ShardId(pub u16);
 
 impl ShardId {
-    /// The shard that holds `slot` on a node of `shard_count` shards (design.md §1).
+    /// The shard that holds `slot` on a node of `shard_count` shards (design.md §1). Group 0 is
+    /// always held by the first.
     pub fn of(slot: SlotId, shard_count: u16) -> Self {
+        if slot == crate::shard::CLUSTER_SLOT {
+            return Self(0);
+        }
         Self(slot.0 % shard_count.max(1))
     }
 }
 
 /// A server process, 1..=1023: its ten bits stand in every message id.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Serialize, Deserialize,
+)]
 pub struct NodeId(pub u64);
 
 /// A shard of the cluster.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Serialize, Deserialize,
+)]
 pub struct ShardAddr {
     /// Its node.
     pub node: NodeId,
@@ -57,7 +73,9 @@ pub struct ShardAddr {
 }
 
 /// A session of the cluster: connection ids are unique on one node only.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Serialize, Deserialize,
+)]
 pub struct SessionAddr {
     /// The node that accepted it.
     pub node: NodeId,
@@ -68,7 +86,9 @@ pub struct SessionAddr {
 /// A client connection of this node: the shard (10 bits), its place in the shard's table
 /// (22 bits) and a generation (20 bits), so that a late event never meets a successor in the same
 /// place. Positive and below 2^53, hence safe in JSON.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Serialize, Deserialize,
+)]
 pub struct ConnId(pub u64);
 
 impl ConnId {
@@ -115,9 +135,10 @@ pub struct LogId {
 }
 
 /// A channel by its *stored* id and type (protocol.md §4.2).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Serialize, Deserialize)]
 pub struct ChannelId {
     /// The stored id; for a person channel both uids joined by `@`.
+    #[rkyv(with = AsText)]
     pub id: Name,
     /// The channel type, 0..=255 (protocol.md §4.1).
     pub kind: u8,

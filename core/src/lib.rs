@@ -16,11 +16,14 @@ pub mod code;
 pub mod effect;
 #[expect(missing_docs, reason = "rkyv derives twins of the enums without docs")]
 pub mod entry;
+#[expect(missing_docs, reason = "rkyv derives twins of the enums without docs")]
 pub mod envelope;
 pub mod id;
+pub mod link;
 pub mod map;
 pub mod message;
 pub mod networks;
+#[expect(missing_docs, reason = "rkyv derives twins of the enums without docs")]
 pub mod request;
 pub mod row;
 pub mod settings;

@@ -3,8 +3,12 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::id::{ChannelId, Name};
+use crate::{
+    entry::AsText,
+    id::{ChannelId, Name},
+};
 
 /// Bits of `flags`, as on the wire (protocol.md §1.2).
 pub mod flag {
@@ -27,7 +31,7 @@ pub mod setting {
 }
 
 /// A message of a channel. Immutable once applied; shared between history, pushes and retries.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Message {
     /// 63-bit snowflake (protocol.md §1.8).
     pub id: i64,
@@ -36,8 +40,10 @@ pub struct Message {
     /// The channel by its stored id.
     pub channel: ChannelId,
     /// The sender; `____system` for messages of the system.
+    #[rkyv(with = AsText)]
     pub from: Name,
     /// The sender's idempotency key; may be empty, then nothing is deduplicated.
+    #[rkyv(with = AsText)]
     pub client_msg_no: Name,
     /// Bits of [`flag`].
     pub flags: u8,
@@ -48,11 +54,14 @@ pub struct Message {
     /// Unix time in seconds: the time of the entry that stored it.
     pub timestamp: i64,
     /// Present when the setting bit says so.
+    #[rkyv(with = AsText)]
     pub topic: Name,
     /// The stream number of SENDs of protocol 2..=4 with the stream bit.
+    #[rkyv(with = AsText)]
     pub stream_no: Name,
     /// The channel id as receivers see it when it can't be derived from the stored one (API
     /// command messages show the base channel, http-api.md §8.1). Not stored.
+    #[rkyv(with = rkyv::with::Map<AsText>)]
     pub shown: Option<Name>,
     /// Plaintext content.
     pub payload: Bytes,

@@ -2,29 +2,36 @@
 //! composes what needs several.
 
 use bytes::Bytes;
+use rkyv::{Archive, Deserialize, Serialize, with};
 
 use crate::{
     channel_info::{ChannelInfo, List, ListChange},
     code::Code,
-    id::{ChannelId, ConnId, Name},
+    entry::{AsCount, AsText, AsTexts, NamedTimes, Shared},
+    id::{ChannelId, ConnId, Name, NodeId, ShardId, SlotId},
     message::SharedMessage,
     row::{Conversation, Digest, DigestQuery},
 };
 
 /// Names a waiting caller of this shard's API.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Archive, Serialize, Deserialize,
+)]
 pub struct RequestToken(pub u64);
 
 /// A message as a back end sends it. The API has checked ids and made the stored channel id.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct ApiSend {
     /// The stored channel, `____cmd` included.
     pub channel: ChannelId,
     /// How receivers see the channel, when it can't be derived from the stored id.
+    #[rkyv(with = with::Map<AsText>)]
     pub shown: Option<Name>,
     /// The sender; `____system` when the back end gave none.
+    #[rkyv(with = AsText)]
     pub from: Name,
     /// The client number; the API makes one up when there is none.
+    #[rkyv(with = AsText)]
     pub client_msg_no: Name,
     /// Bits of [`crate::message::flag`].
     pub flags: u8,
@@ -33,13 +40,14 @@ pub struct ApiSend {
     /// Seconds.
     pub expire: u32,
     /// Recipients that come with the send (type 8); `None`: those of the channel.
+    #[rkyv(with = with::Map<AsTexts>)]
     pub recipients: Option<Vec<Name>>,
     /// Plaintext content.
     pub payload: Bytes,
 }
 
 /// A question or change. Goes to the shard of the slot of the id that the variant names.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Request {
     /// By channel id → [`Reply::Done`]. Flags and members in one entry (http-api.md §7.1):
     /// `info` `None` makes the channel with default flags if there is none.
@@ -51,6 +59,7 @@ pub enum Request {
         /// Every member goes first.
         reset: bool,
         /// New members; blank uids were dropped.
+        #[rkyv(with = AsTexts)]
         members: Vec<Name>,
     },
     /// By channel id → [`Reply::Done`]. Sets the disband flag if the channel exists.
@@ -67,6 +76,7 @@ pub enum Request {
         /// How.
         change: ListChange,
         /// Whom; blank uids were dropped.
+        #[rkyv(with = AsTexts)]
         uids: Vec<Name>,
     },
     /// By channel id → [`Reply::List`].
@@ -97,20 +107,23 @@ pub enum Request {
         /// The highest seq.
         last: u64,
         /// How many at most.
+        #[rkyv(with = AsCount)]
         count_max: usize,
         /// Which end of the range is cut.
         from_start: bool,
     },
-    /// All channels of one shard (`Target::Shard`) → [`Reply::Digests`], in order.
+    /// All channels of one slot (`Target::Slot`) → [`Reply::Digests`], in order.
     Digests {
         /// The reader.
+        #[rkyv(with = AsText)]
         uid: Name,
-        /// Channels of this shard.
+        /// Channels of this slot.
         items: Vec<DigestQuery>,
     },
     /// By uid → [`Reply::Done`], or [`Reply::Refused`] with 19 or 24 for the user's own flags.
     SetToken {
         /// The user.
+        #[rkyv(with = AsText)]
         uid: Name,
         /// The device flag.
         device_flag: u8,
@@ -123,18 +136,21 @@ pub enum Request {
     /// flags without a registered device are skipped (http-api.md §5.2).
     QuitDevices {
         /// The user.
+        #[rkyv(with = AsText)]
         uid: Name,
         /// The device flags.
         device_flags: Vec<u8>,
     },
-    /// By uid (`Target::Shard` with uids of that shard) → [`Reply::Online`].
+    /// By uid (`Target::Slot` with uids of that slot) → [`Reply::Online`].
     Online {
         /// The users.
+        #[rkyv(with = AsTexts)]
         uids: Vec<Name>,
     },
     /// By uid → [`Reply::Done`].
     ReadTo {
         /// The user.
+        #[rkyv(with = AsText)]
         uid: Name,
         /// The stored channel.
         channel: ChannelId,
@@ -144,6 +160,7 @@ pub enum Request {
     /// By uid → [`Reply::Done`]. Hides everything up to `seq` on an existing row.
     DeleteConversation {
         /// The user.
+        #[rkyv(with = AsText)]
         uid: Name,
         /// The stored channel.
         channel: ChannelId,
@@ -153,6 +170,7 @@ pub enum Request {
     /// By uid → [`Reply::Conversations`], newest `updated_ms` first.
     Conversations {
         /// The user.
+        #[rkyv(with = AsText)]
         uid: Name,
     },
     /// Each shard (`Target::Shard`) → [`Reply::Connections`]: authenticated ones and others.
@@ -161,6 +179,7 @@ pub enum Request {
     /// DISCONNECT (12, `server kick`) or without a frame. Unknown ids are not an error.
     EndConnection {
         /// Whose.
+        #[rkyv(with = AsText)]
         uid: Name,
         /// Which.
         conn: ConnId,
@@ -169,25 +188,50 @@ pub enum Request {
     },
     /// Each shard → [`Reply::Vars`].
     Vars,
+    /// To [`crate::shard::CLUSTER_SLOT`] → [`Reply::Done`]. Writes keys of the cluster's own
+    /// state in one entry, in order.
+    WriteClusterKeys {
+        /// The keys.
+        entries: Vec<ClusterWrite>,
+    },
+    /// To [`crate::shard::CLUSTER_SLOT`] → [`Reply::ClusterKeys`].
+    ReadClusterKeys {
+        /// What the wanted keys begin with.
+        prefix: String,
+    },
+}
+
+/// A key of the cluster's own state and what it becomes.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct ClusterWrite {
+    /// The key, e.g. `jwt_secret`.
+    pub key: String,
+    /// The value; empty: the key goes.
+    pub value: Vec<u8>,
+    /// A value that is there stays.
+    pub if_absent: bool,
 }
 
 /// One connection of a user (http-api.md §5.3).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct OnlineItem {
     /// The user.
+    #[rkyv(with = AsText)]
     pub uid: Name,
     /// The device flag.
     pub device_flag: u8,
 }
 
 /// What /connz shows of a connection (http-api.md §3.4).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct ConnectionInfo {
     /// Its id.
     pub conn: ConnId,
     /// Empty before CONNECT succeeded.
+    #[rkyv(with = AsText)]
     pub uid: Name,
     /// Empty before CONNECT succeeded.
+    #[rkyv(with = AsText)]
     pub device_id: Name,
     /// The device flag.
     pub device_flag: u8,
@@ -208,7 +252,7 @@ pub struct ConnectionInfo {
 }
 
 /// Messages, frames and bytes of a connection or a shard. "Messages" are SEND in, RECV out.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Traffic {
     /// SENDs.
     pub messages_in: u64,
@@ -229,7 +273,7 @@ pub struct Traffic {
 }
 
 /// Counters and gauges of one shard. Each has a metric of its own name.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Vars {
     /// Sockets open now.
     pub connections: u64,
@@ -280,7 +324,7 @@ pub struct Vars {
 }
 
 /// Why a request was not carried out. The state is unchanged unless said otherwise.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error, Archive, Serialize, Deserialize)]
 pub enum Failure {
     /// No leader answered in time. *Unknown*: it may still take effect, never twice.
     #[error("context deadline exceeded")]
@@ -298,7 +342,7 @@ pub enum Failure {
 
 /// The answer to a [`Request`]. A change is committed and applied, in every slot that it touches,
 /// when its reply is not [`Reply::Failed`] (G1, G7).
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub enum Reply {
     /// Carried out.
     Done,
@@ -316,11 +360,11 @@ pub enum Reply {
     /// The last seq of a channel; 0 when it has none.
     LastSeq(u64),
     /// Messages, ascending.
-    Messages(Vec<SharedMessage>),
+    Messages(#[rkyv(with = with::Map<Shared>)] Vec<SharedMessage>),
     /// In the order of the question.
     Digests(Vec<Digest>),
     /// A list with the Unix ms when each uid was added.
-    List(Vec<(Name, i64)>),
+    List(#[rkyv(with = NamedTimes)] Vec<(Name, i64)>),
     /// Flags, `None` when the channel does not exist.
     Info(Option<ChannelInfo>),
     /// One item per connection.
@@ -331,6 +375,8 @@ pub enum Reply {
     Connections(Vec<ConnectionInfo>),
     /// The shard's counters.
     Vars(Box<Vars>),
+    /// Keys of the cluster's own state and their values, by key.
+    ClusterKeys(Vec<(String, Bytes)>),
     /// Not carried out.
     Failed(Failure),
 }
@@ -338,8 +384,12 @@ pub enum Reply {
 /// Which shard a request goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Target {
-    /// The leader of the slot of this id.
+    /// The leader of the slot of this id. Repeated until it answers or time is up.
     Id(Name),
+    /// The leader of this slot. Repeated likewise.
+    Slot(SlotId),
     /// A shard of this node.
-    Shard(crate::id::ShardId),
+    Shard(ShardId),
+    /// A shard of any node; [`Failure::NoLeader`] when the node can't be reached.
+    Node(NodeId, ShardId),
 }

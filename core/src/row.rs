@@ -6,6 +6,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::{
     channel_info::{ChannelInfo, List},
+    entry::{AsCount, Shared},
     id::{ChannelId, LogId, Name, SlotId},
     message::SharedMessage,
 };
@@ -172,24 +173,26 @@ pub enum Read {
 }
 
 /// One channel of [`Read::Digests`].
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct DigestQuery {
     /// The channel.
     pub channel: ChannelId,
     /// Only messages with a higher seq are wanted.
     pub after: u64,
     /// How many of the newest at most.
+    #[rkyv(with = AsCount)]
     pub count_max: usize,
 }
 
 /// One answer of [`Read::Digests`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct Digest {
     /// The channel's last seq; 0 when it has none.
     pub last_seq: u64,
     /// The last seq that the reader sent itself; 0 when none.
     pub own_seq: u64,
     /// The newest messages above the bound, newest first.
+    #[rkyv(with = rkyv::with::Map<Shared>)]
     pub recents: Vec<SharedMessage>,
 }
 

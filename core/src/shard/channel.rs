@@ -6,8 +6,8 @@ use std::{collections::VecDeque, sync::Arc};
 use crate::{
     channel_info::{ChannelInfo, List, ListChange, kind},
     code::Code,
-    envelope::SendTask,
-    id::{ChannelId, Name, SYSTEM_UID, ShardId, SlotId},
+    envelope::{Epoch, Part, SendTask},
+    id::{ChannelId, Name, SYSTEM_UID, SlotId},
     map::Map,
     message::SharedMessage,
     row::{ChannelRows, Row},
@@ -22,7 +22,7 @@ pub(crate) struct Channel {
     pub(crate) info: Option<ChannelInfo>,
     pub(crate) last_seq: u64,
     lists: Option<Box<Lists>>,
-    /// Recipients by the shard of their home; made on demand, dropped when members change.
+    /// Recipients by slot; made on demand, dropped when members change.
     plan: Option<Plan>,
     /// Sends that wait for an answer from another slot, and those behind them: written order.
     gate: VecDeque<Gated>,
@@ -36,13 +36,14 @@ struct Lists {
     allow: Map<Name, i64>,
 }
 
-/// Recipients grouped by the shard that is their home.
-pub(crate) type Plan = Arc<[(ShardId, Arc<[Name]>)]>;
+/// Recipients grouped by slot.
+pub(crate) type Plan = Arc<[Part]>;
 
 /// A send at the gate.
 #[derive(Debug)]
 pub(crate) struct Gated {
-    pub(crate) task: Box<SendTask>,
+    pub(crate) task: Arc<SendTask>,
+    pub(crate) epoch: Epoch,
     /// The question that it waits for.
     pub(crate) question: Option<u64>,
     /// What was decided; `None` while it waits.
@@ -242,25 +243,24 @@ impl Channel {
         uids
     }
 
-    /// The recipients grouped by home shard, cached while the members stay.
-    pub(crate) fn plan(&mut self, slot_count: u16, shard_count: u16) -> Plan {
+    /// The recipients grouped by slot, cached while the members stay.
+    pub(crate) fn plan(&mut self, slot_count: u16) -> Plan {
         if let Some(plan) = &self.plan {
             return plan.clone();
         }
-        let plan = plan_of(self.recipients(), slot_count, shard_count);
+        let plan = plan_of(self.recipients(), slot_count);
         self.plan = Some(plan.clone());
         plan
     }
 }
 
-/// Groups uids by the shard of their home.
-pub(crate) fn plan_of(uids: Vec<Name>, slot_count: u16, shard_count: u16) -> Plan {
-    let mut groups: Map<ShardId, Vec<Name>> = Map::default();
+/// Groups uids by slot.
+pub(crate) fn plan_of(uids: Vec<Name>, slot_count: u16) -> Plan {
+    let mut groups: Map<SlotId, Vec<Name>> = Map::default();
     for uid in uids {
-        let shard = ShardId::of(SlotId::of(&uid, slot_count), shard_count);
-        groups.entry(shard).or_default().push(uid);
+        groups.entry(SlotId::of(&uid, slot_count)).or_default().push(uid);
     }
-    groups.into_iter().map(|(shard, uids)| (shard, uids.into())).collect()
+    groups.into_iter().map(|(slot, uids)| Part { slot, uids: uids.into() }).collect()
 }
 
 /// Whether a sender passes without any list (semantics.md §4.2, 1–5 and 6a).

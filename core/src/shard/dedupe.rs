@@ -30,6 +30,17 @@ pub(crate) fn digest(channel: &ChannelId, sender: &str, client_msg_no: &str) -> 
     hasher.finish128().as_u128()
 }
 
+/// The same for a send without a client number: its message id. No text has such a length.
+pub(crate) fn digest_of_id(channel: &ChannelId, message_id: i64) -> u128 {
+    let mut hasher = SipHasher13::new();
+    hasher.write_u8(channel.kind);
+    hasher.write_usize(channel.id.len());
+    hasher.write(channel.id.as_bytes());
+    hasher.write_usize(usize::MAX);
+    hasher.write_i64(message_id);
+    hasher.finish128().as_u128()
+}
+
 impl Dedupe {
     pub(crate) fn new(entries: Vec<(u64, Vec<DedupeRecord>)>) -> Self {
         let mut this = Self::default();

@@ -5,23 +5,22 @@
 //! channel's shard ──Deliver──► homes of the recipients ──Push──► shards of their sessions
 //! ```
 //! Every hop keeps the order of a channel's messages, so that each connection gets them in seq
-//! order (G6).
-
-use std::sync::Arc;
+//! order (G6). How nothing is lost on the way: `parcels`.
 
 use super::{
     Shard,
     cache::Found,
-    channel::{Channel, Plan, plan_of, shown_channel},
+    channel::{Channel, plan_of, shown_channel},
     connection::Live,
+    parcels::Parent,
     unacked::Unacked,
     waiting::Waiting,
 };
 use crate::{
     channel_info::kind,
     effect::Outbox,
-    envelope::Envelope,
-    id::{ChannelId, ConnId, Name, SYSTEM_UID, ShardId},
+    envelope::{Content, Part},
+    id::{ChannelId, ConnId, Name, SYSTEM_UID, SessionAddr, ShardAddr},
     map::Map,
     message::SharedMessage,
     row::ChannelRows,
@@ -38,9 +37,12 @@ const RECIPIENTS_PER_STEP_MAX: usize = 8_192;
 #[derive(Debug)]
 pub(crate) struct Job {
     message: SharedMessage,
-    uids: Arc<[Name]>,
+    parts: Vec<Part>,
+    /// The part that is worked on, and the place in it.
+    part: usize,
     next: usize,
-    except: Option<ConnId>,
+    except: Option<SessionAddr>,
+    parent: Parent,
 }
 
 impl Shard {
@@ -49,23 +51,21 @@ impl Shard {
         &mut self,
         message: SharedMessage,
         recipients: Option<Vec<Name>>,
-        except: Option<ConnId>,
+        except: Option<SessionAddr>,
+        parent: Parent,
     ) {
-        let (slots, shards) = (self.settings.slot_count, self.settings.shard_count);
+        let slots = self.settings.slot_count;
         let plan = match recipients {
-            Some(uids) => plan_of(uids, slots, shards),
+            Some(uids) => plan_of(uids, slots),
             None => match message.channel.command_base() {
-                Some(base) => {
-                    let to = self.shard_of(&base.id);
-                    return self.send(to, Envelope::FanOut { message, base, except });
-                }
+                Some(base) => return self.deliver_to_base(message, base, except, parent),
                 None => match self.channels.get(&message.channel) {
-                    Some(channel) => channel.plan(slots, shards),
-                    None => plan_of(pair_of(&message.channel), slots, shards),
+                    Some(channel) => channel.plan(slots),
+                    None => plan_of(pair_of(&message.channel), slots),
                 },
             },
         };
-        self.deliver_to(message, &plan, except);
+        self.deliver_parts(&message, &plan, except, parent);
     }
 
     /// A command message: to the recipients of its base channel.
@@ -73,90 +73,131 @@ impl Shard {
         &mut self,
         message: SharedMessage,
         base: ChannelId,
-        except: Option<ConnId>,
+        except: Option<SessionAddr>,
+        parent: Parent,
     ) {
-        let (slots, shards) = (self.settings.slot_count, self.settings.shard_count);
+        let slots = self.settings.slot_count;
+        if !self.leads(base.slot(slots)) {
+            return self.not_base(message, base, except, parent);
+        }
         let plan = if matches!(base.kind, kind::PERSON | kind::AGENT) {
-            plan_of(pair_of(&base), slots, shards)
+            plan_of(pair_of(&base), slots)
         } else {
             let again = || {
                 let (message, base) = (message.clone(), base.clone());
-                Waiting::Envelope(Box::new(Envelope::FanOut { message, base, except }))
+                Waiting::FanOut(Box::new(FanOut { message, base, except, parent }))
             };
             match self.channels.get_or_wait(&base, again) {
-                Found::Ready(channel) => channel.plan(slots, shards),
-                Found::Loading => return,
-                Found::Missing => return self.load_channel(base),
+                Found::Ready(channel) => channel.plan(slots),
+                Found::Loading => return self.hold(parent),
+                Found::Missing => {
+                    self.hold(parent);
+                    return self.load_channel(base);
+                }
             }
         };
-        self.deliver_to(message, &plan, except);
+        self.deliver_parts(&message, &plan, except, parent);
     }
 
-    fn deliver_to(&mut self, message: SharedMessage, plan: &Plan, except: Option<ConnId>) {
-        for (home, uids) in plan.iter() {
-            let (message, uids) = (message.clone(), uids.clone());
-            self.send(*home, Envelope::Deliver { message, uids, except });
-        }
+    /// The base channel is loaded.
+    pub(super) fn on_fan_out_loaded(&mut self, fan_out: FanOut) {
+        let FanOut { message, base, except, parent } = fan_out;
+        self.on_fan_out(message, base, except, parent);
+        self.release(parent);
     }
 
-    /// A message for uids whose home is here.
-    pub(super) fn on_deliver(
+    /// A message for uids whose home should be here.
+    pub(super) fn add_job(
         &mut self,
         message: SharedMessage,
-        uids: Arc<[Name]>,
-        except: Option<ConnId>,
+        parts: Vec<Part>,
+        except: Option<SessionAddr>,
+        parent: Parent,
     ) {
-        self.jobs.push_back(Job { message, uids, next: 0, except });
+        self.hold(parent);
+        self.jobs.push_back(Job { message, parts, part: 0, next: 0, except, parent });
     }
 
     /// Works through the jobs in order, a bounded part per step.
     pub(super) fn deliver_slice(&mut self) {
         let mut budget = RECIPIENTS_PER_STEP_MAX;
-        let mut remote: Map<ShardId, Vec<ConnId>> = Map::default();
         while budget > 0 {
             let Some(mut job) = self.jobs.pop_front() else {
                 break;
             };
-            let end = job.uids.len().min(job.next + budget);
-            for place in job.next..end {
-                let Some(uid) = job.uids.get(place) else {
-                    break;
-                };
-                let Some(sessions) = self.directory.get(uid) else {
-                    continue;
-                };
-                for session in sessions {
-                    if Some(session.conn) == job.except {
-                        continue;
-                    }
-                    let shard = session.conn.shard();
-                    if shard == self.id {
-                        self.targets.push(session.conn);
-                    } else {
-                        remote.entry(shard).or_default().push(session.conn);
-                    }
+            while budget > 0
+                && let Some(part) = job.parts.get(job.part)
+            {
+                let done = self.deliver_part(&job, part, budget);
+                budget -= done.min(budget);
+                job.next += done;
+                if job.next >= part.uids.len() {
+                    (job.part, job.next) = (job.part + 1, 0);
                 }
             }
-            budget -= end - job.next;
-            job.next = end;
-            let targets = std::mem::take(&mut self.targets);
-            self.push(&job.message, &targets);
-            self.targets = targets;
-            self.targets.clear();
-            for (shard, conns) in remote.drain(..) {
-                let message = job.message.clone();
-                self.send(shard, Envelope::Push { message, conns });
-            }
-            if job.next < job.uids.len() {
+            if job.part < job.parts.len() {
                 self.jobs.push_front(job);
+            } else {
+                self.release(job.parent);
             }
         }
+    }
+
+    /// Delivers to uids of one slot, or hands them to whoever can; returns how many are done.
+    fn deliver_part(&mut self, job: &Job, part: &Part, budget: usize) -> usize {
+        let Job { message, next, except, parent, .. } = job;
+        let rest = part.uids.len() - next;
+        if !self.leads(part.slot) {
+            self.not_home(message.clone(), part.clone(), *except, *parent);
+            return rest;
+        }
+        let held = self.hold_if_early(part.slot, || Job {
+            message: message.clone(),
+            parts: vec![part.clone()],
+            part: 0,
+            next: *next,
+            except: *except,
+            parent: *parent,
+        });
+        if held {
+            self.hold(*parent);
+            return rest;
+        }
+        let Some(home) = self.homes.get(&part.slot) else {
+            return rest;
+        };
+        let count = rest.min(budget);
+        let mut targets = std::mem::take(&mut self.targets);
+        let mut away: Map<ShardAddr, Vec<ConnId>> = Map::default();
+        for uid in part.uids.iter().skip(*next).take(count) {
+            for presence in home.users.get(uid).into_iter().flatten() {
+                let session = presence.session;
+                if Some(session) == *except {
+                    continue;
+                }
+                let shard = Self::shard_of_session(session);
+                if shard == self.me() {
+                    targets.push(session.conn);
+                } else {
+                    away.entry(shard).or_default().push(session.conn);
+                }
+            }
+        }
+        self.push(message, &targets);
+        targets.clear();
+        self.targets = targets;
+        for (shard, conns) in away {
+            let message = message.clone();
+            self.send_parcel(shard, Content::Push { message, conns }, *parent);
+        }
+        count
     }
 
     /// Writes a RECV to connections of this shard.
     pub(super) fn push(&mut self, message: &SharedMessage, conns: &[ConnId]) {
         // What is the same for several receivers stands in the outbox once.
         let mut shared = Shared::default();
+        let has_peers = self.has_peers();
         for conn in conns {
             let Some(Some(entry)) = self.conns.get_mut(conn.place()) else {
                 continue;
@@ -167,6 +208,10 @@ impl Shard {
             let Some(live) = entry.link.session.live_mut() else {
                 continue;
             };
+            // Another home, or another leader, may have sent it already.
+            if has_peers && live.is_pushed(message.id) {
+                continue;
+            }
             let size = write_recv(&mut self.out, *conn, live, message, &mut shared);
             let Some(size) = size else { continue };
             entry.link.traffic.count_message_out(size);
@@ -209,6 +254,15 @@ impl Shard {
             }
         }
     }
+}
+
+/// A command message whose base channel is being loaded.
+#[derive(Debug)]
+pub(crate) struct FanOut {
+    message: SharedMessage,
+    base: ChannelId,
+    except: Option<SessionAddr>,
+    parent: Parent,
 }
 
 /// The two of a person or agent channel, without any row.

@@ -2,23 +2,28 @@
 //!
 //! `Shard` is a table of tables; each has its own module: `connection` and `deliver` for the
 //! sockets, `home` for who is online, `send` and `apply` for a slot's log, `channel` and `user`
-//! for state in memory, `waiting` for state on disk, `outbox` for what goes to other slots,
-//! `requests` for the HTTP API.
+//! for state in memory, `waiting` for state on disk, `requests` for the HTTP API. Between shards
+//! and nodes: `routes` knows who leads, `sends`, `asks`, `parcels` and `outbox` keep what others
+//! have not answered.
 
 mod apply;
+mod asks;
 mod cache;
 mod channel;
 mod connection;
 mod dedupe;
 mod deliver;
-mod digests;
 mod home;
 mod ids;
 mod outbox;
+mod parcels;
 mod requests;
+mod routes;
 mod send;
+mod sends;
 mod slot;
 mod unacked;
+mod undelivered;
 mod user;
 mod waiting;
 
@@ -32,21 +37,26 @@ use rand_chacha::ChaCha12Rng;
 use rand_core::{RngCore as _, SeedableRng as _};
 
 use self::{
+    asks::Asks,
     cache::Cache,
     channel::Channel,
     connection::Conn,
-    deliver::Job,
-    digests::Gathering,
-    home::Presence,
+    deliver::{FanOut, Job},
+    home::Home,
     ids::MessageIds,
+    parcels::Parcels,
+    routes::Routes,
+    send::Inflow,
+    sends::Sends,
     slot::Slot,
     user::User,
     waiting::{Purpose, Waiting},
 };
 use crate::{
+    code::Code,
     effect::{Effect, Event, Inbox, Now, Outbox, ReadId, Stepped},
-    envelope::Envelope,
-    id::{ChannelId, ConnId, Name, ShardId, SlotId},
+    envelope::{Envelope, Epoch, Origin, SendTask},
+    id::{ChannelId, ConnId, Name, ShardAddr, ShardId, SlotId},
     map::{Map, Set},
     request::{RequestToken, Vars},
     settings::Settings,
@@ -80,7 +90,19 @@ pub struct Shard {
     /// When to look whether a connection has been silent too long; one entry per connection, which
     /// is set anew when it comes up.
     silence: BinaryHeap<Reverse<(u64, ConnId)>>,
-    directory: Map<Name, Vec<Presence>>,
+    /// By slot that this shard leads, or is about to: whose sessions are where.
+    homes: Map<SlotId, Home>,
+
+    routes: Routes,
+    sends: Sends,
+    asks: Asks,
+    parcels: Parcels,
+    /// By slot and shard: what has come of its sends.
+    inflows: Map<(SlotId, ShardAddr), Inflow>,
+    /// Marks what this shard asks and sends in this life of the process.
+    life: u64,
+    /// Numbers begin anywhere, so that an answer meant for an earlier life fits nothing.
+    next_id: u64,
 
     slots: Map<SlotId, Slot>,
     /// Slots whose accumulator may be flushed at the end of this step.
@@ -89,26 +111,31 @@ pub struct Shard {
     users: Cache<Name, User, Waiting>,
     reads: Map<ReadId, Purpose>,
     next_read: u64,
-    /// Digests that are being read from several slots.
-    digests: Map<u64, Gathering>,
-    next_gathering: u64,
-    /// Questions to other slots, by number: the channel whose gate waits.
-    questions: Map<u64, ChannelId>,
-    next_question: u64,
     /// Bytes handed to the state lane that it has not taken over.
     state_queue_size: usize,
 
     jobs: VecDeque<Job>,
     targets: Vec<ConnId>,
     open_requests: Set<RequestToken>,
-    request_deadlines: VecDeque<(u64, RequestToken)>,
     next_housekeeping_ms: u64,
     next_retry_scan_ms: u64,
     vars: Vars,
 
-    /// Envelopes for this shard itself, handled before the next event.
-    local: VecDeque<Envelope>,
+    /// What this shard tells itself, handled before the next event.
+    local: VecDeque<Local>,
+    /// Answers to sessions of this shard, written before the next event.
+    acks: VecDeque<(Origin, i64, u64, Code)>,
     out: Outbox,
+}
+
+/// What a shard tells itself.
+#[derive(Debug)]
+enum Local {
+    Envelope(Envelope),
+    /// A send whose channel is loaded.
+    Send(Arc<SendTask>, Epoch),
+    /// A command message whose base channel is loaded.
+    FanOut(Box<FanOut>),
 }
 
 impl Shard {
@@ -120,6 +147,8 @@ impl Shard {
             id,
             now: Now::default(),
             proposer: rng.next_u64(),
+            life: rng.next_u64(),
+            next_id: rng.next_u64(),
             rng,
             ids: MessageIds::new(settings.node, id, settings.shard_count),
             server_key: None,
@@ -129,26 +158,27 @@ impl Shard {
             connection_count: 0,
             session_count: 0,
             silence: BinaryHeap::new(),
-            directory: Map::default(),
+            homes: Map::default(),
+            routes: Routes::default(),
+            sends: Sends::default(),
+            asks: Asks::default(),
+            parcels: Parcels::default(),
+            inflows: Map::default(),
             slots: Map::default(),
             dirty: Set::default(),
             channels: Cache::default(),
             users: Cache::default(),
             reads: Map::default(),
             next_read: 0,
-            digests: Map::default(),
-            next_gathering: 0,
-            questions: Map::default(),
-            next_question: 0,
             state_queue_size: 0,
             jobs: VecDeque::new(),
             targets: Vec::new(),
             open_requests: Set::default(),
-            request_deadlines: VecDeque::new(),
             next_housekeeping_ms: 0,
             next_retry_scan_ms: 0,
             vars: Vars::default(),
             local: VecDeque::new(),
+            acks: VecDeque::new(),
             out: Outbox::default(),
             settings,
         }
@@ -171,21 +201,26 @@ impl Shard {
             self.handle_local();
         }
         self.on_time();
+        self.settle();
         self.handle_local();
         self.deliver_slice();
+        self.handle_local();
         self.flush_slots();
+        self.pay_receipts();
         self.handle_local();
         let size_max = self.settings.cache_size_max / 2;
         self.channels.shrink(size_max, Channel::has_gated);
         self.users.shrink(size_max, |_| false);
         std::mem::swap(&mut self.out, outbox);
-        Stepped { more: !self.jobs.is_empty(), wake_at_ms: self.wake_at_ms() }
+        let more = !self.jobs.is_empty() || !self.dirty.is_empty();
+        Stepped { more, wake_at_ms: self.wake_at_ms() }
     }
 
     /// Whether nothing waits here: no send or change without its answer. For [`Event::Drain`].
     pub fn is_idle(&self) -> bool {
         self.jobs.is_empty()
             && self.open_requests.is_empty()
+            && self.sends.is_empty()
             && self.slots.values().all(Slot::is_idle)
     }
 
@@ -199,23 +234,32 @@ impl Shard {
             Event::Request { token, to, request } => self.on_request(token, to, request),
             Event::SlotOpened { slot, rows } => {
                 self.resign(slot);
+                if slot == CLUSTER_SLOT {
+                    let keys = rows.cluster.iter().filter(|(_, value)| !value.is_empty());
+                    let tell = |(key, value): &(String, bytes::Bytes)| Effect::ClusterKey {
+                        key: key.clone(),
+                        value: value.clone(),
+                    };
+                    self.out.effects.extend(keys.map(tell));
+                }
                 self.slots.insert(slot, Slot::new(*rows));
                 let slot_count = self.settings.slot_count;
                 self.channels.forget(|channel| channel.slot(slot_count) == slot);
                 self.users.forget(|uid| SlotId::of(uid, slot_count) == slot);
             }
             Event::Leading { slot, leading: false } => self.resign(slot),
-            Event::Leading { slot, leading: true } => {
-                let Some(state) = self.slots.get_mut(&slot) else {
-                    return;
-                };
-                state.leading = true;
-                let targets = state.outbox_targets();
-                self.send_outbox(slot, &targets);
-                self.mark_dirty(slot);
+            Event::Leading { slot, leading: true } => self.begin_to_lead(slot),
+            Event::Leader { slot, leader, term } => self.on_leader(slot, leader, term),
+            Event::Leases(leases) => {
+                for (slot, until_ms) in leases {
+                    if let Some(state) = self.slots.get_mut(&slot) {
+                        state.lease_ms = until_ms;
+                        self.release_held(slot);
+                    }
+                }
             }
+            Event::Peer { node, state } => self.on_peer(node, state),
             Event::Remote { envelope, .. } => self.on_envelope(envelope),
-            Event::Leader { .. } | Event::Leases(_) | Event::Peer { .. } => {}
             Event::Committed { slot, log_id, body } => self.on_committed(slot, log_id, body),
             Event::ProposeFailed { slot, proposal } => self.on_propose_failed(slot, proposal),
             Event::Read { id, rows } => self.on_rows(id, rows),
@@ -226,28 +270,40 @@ impl Shard {
         }
     }
 
+    fn begin_to_lead(&mut self, slot: SlotId) {
+        let Some(state) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        state.leading = true;
+        let targets = state.outbox_targets();
+        let kept: Vec<_> = state.recent.take(self.now.unix_ms).collect();
+        self.begin_home(slot);
+        // What the last leader may not have delivered (G8).
+        for undelivered::Kept { index, message, recipients, .. } in kept {
+            let parent = self.entry_parent(slot, index);
+            self.deliver(message, recipients, None, parent);
+        }
+        self.send_outbox(slot, &targets);
+        self.mark_dirty(slot);
+    }
+
     fn on_envelope(&mut self, envelope: Envelope) {
         match envelope {
-            Envelope::Send(task) => self.on_send(task),
-            Envelope::Sent { origin, message_id, seq, code } => {
-                self.on_sent(origin, message_id, seq, code);
+            Envelope::Send { task, epoch, after } => self.on_send(task, epoch, after),
+            Envelope::Sent { slot, number, epoch, outcome } => {
+                self.on_sent(slot, number, epoch, outcome);
             }
-            Envelope::Login(login) => self.on_login(login),
-            Envelope::LoggedIn { conn, uid, outcome, send_ban } => {
-                self.on_logged_in(conn, uid, outcome, send_ban);
+            Envelope::Ask { from, id, ask } => self.on_ask(from, id, ask),
+            Envelope::Answer { id, answer } => self.on_answer(id, *answer),
+            Envelope::Left { session, uid } => self.on_left(session, &uid),
+            Envelope::Parcel { receipt, content } => self.on_parcel(receipt, content),
+            Envelope::Delivered { by, number } => self.on_delivered(by, number),
+            Envelope::NotHome { by, epoch, slots, .. } => self.on_not_home(by, epoch, &slots),
+            Envelope::Leader { slot, leader, term } => self.on_leader(slot, leader, term),
+            Envelope::Resumed { from } => self.on_resumed(from),
+            Envelope::Announce { from, slot, term, first, last, sessions } => {
+                self.on_announce(from, (slot, term), (first, last), sessions);
             }
-            Envelope::Left { conn, uid } => self.on_left(conn, &uid),
-            Envelope::Kick { conn, text } => self.on_kick(conn, text.as_deref()),
-            Envelope::SendBan { conn, banned } => self.on_send_ban(conn, banned),
-            Envelope::Ask { from, id, question } => self.on_ask(from, id, question),
-            Envelope::Answer { id, code } => self.on_answer(id, code),
-            Envelope::Deliver { message, uids, except } => self.on_deliver(message, uids, except),
-            Envelope::FanOut { message, base, except } => self.on_fan_out(message, base, except),
-            Envelope::Push { message, conns } => self.push(&message, &conns),
-            Envelope::Request { from, token, request } => {
-                self.on_shard_request(from, token, *request);
-            }
-            Envelope::Reply { token, reply } => self.on_reply(token, *reply),
             Envelope::Outbox { source, target, index, changes } => {
                 self.on_outbox(source, target, index, changes);
             }
@@ -258,8 +314,16 @@ impl Shard {
     }
 
     fn handle_local(&mut self) {
-        while let Some(envelope) = self.local.pop_front() {
-            self.on_envelope(envelope);
+        loop {
+            while let Some((origin, message_id, seq, code)) = self.acks.pop_front() {
+                self.acknowledge(origin, message_id, seq, code);
+            }
+            match self.local.pop_front() {
+                Some(Local::Envelope(envelope)) => self.on_envelope(envelope),
+                Some(Local::Send(task, epoch)) => self.take_send(task, epoch),
+                Some(Local::FanOut(fan_out)) => self.on_fan_out_loaded(*fan_out),
+                None => return,
+            }
         }
     }
 
@@ -272,10 +336,12 @@ impl Shard {
             self.silence.pop();
             self.check_silence(conn);
         }
-        self.answer_overdue_requests();
+        self.answer_overdue_asks();
         if now >= self.next_housekeeping_ms {
             self.next_housekeeping_ms = now + HOUSEKEEPING_MS;
             self.answer_overdue();
+            self.answer_overdue_sends();
+            self.look_after_parcels();
             self.look_after_outboxes();
         }
         if now >= self.next_retry_scan_ms {
@@ -287,30 +353,33 @@ impl Shard {
     /// When something is due though nothing happens.
     fn wake_at_ms(&self) -> Option<u64> {
         let silence = self.silence.peek().map(|Reverse((due, _))| *due);
-        let request = self.request_deadlines.front().map(|(due, _)| *due);
-        let busy = self.slots.values().any(|slot| {
+        let ask = self.asks.next_deadline_ms();
+        let waits = !self.sends.is_empty() || self.parcels.count() > 0;
+        let busy = waits || self.slots.values().any(|slot| {
             !slot.proposals.is_empty() || !slot.sending.is_empty() || !slot.taken.is_empty()
         });
         let housekeeping = busy.then_some(self.next_housekeeping_ms);
         let retry = (self.session_count > 0).then_some(self.next_retry_scan_ms);
-        [silence, request, housekeeping, retry].into_iter().flatten().min()
+        [silence, ask, self.next_due_ms(), housekeeping, retry].into_iter().flatten().min()
     }
 
     /// Sends an envelope; one for this shard is handled before the next event.
     fn send(&mut self, to: ShardId, envelope: Envelope) {
         if to == self.id {
-            self.local.push_back(envelope);
+            self.local.push_back(Local::Envelope(envelope));
         } else {
             self.out.effects.push(Effect::Send { to, envelope });
         }
     }
 
-    fn shard_of(&self, id: &str) -> ShardId {
-        ShardId::of(SlotId::of(id, self.settings.slot_count), self.settings.shard_count)
-    }
-
     fn leads(&self, slot: SlotId) -> bool {
         self.slots.get(&slot).is_some_and(|slot| slot.leading)
+    }
+
+    /// Whether it leads, and nobody else can: what it reads is the newest there is (G7).
+    fn leads_now(&self, slot: SlotId) -> bool {
+        let now = self.now.mono_ms;
+        self.slots.get(&slot).is_some_and(|slot| slot.leading && slot.lease_ms > now)
     }
 
     fn mark_dirty(&mut self, slot: SlotId) {
@@ -349,7 +418,7 @@ impl Shard {
         Vars {
             connections: self.connection_count,
             sessions: self.session_count,
-            online_users: count(self.directory.len()),
+            online_users: self.homes.values().fold(0, |sum, home| sum + count(home.users.len())),
             unacked: self.conns.iter().flatten().fold(0, |sum, entry| {
                 sum + entry.link.session.live().map_or(0, |live| count(live.unacked.count()))
             }),

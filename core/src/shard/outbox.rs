@@ -49,8 +49,7 @@ impl Shard {
         if let Some(state) = self.slots.get_mut(&source) {
             state.sending.insert(target, (index, self.now.mono_ms + RESEND_MS));
         }
-        let to = crate::id::ShardId::of(target, self.settings.shard_count);
-        self.send(to, Envelope::Outbox { source, target, index, changes });
+        self.send_to_slot(target, Envelope::Outbox { source, target, index, changes });
     }
 
     /// A row for a slot of this shard.
@@ -71,8 +70,7 @@ impl Shard {
 
     /// A row is committed here: its source may forget it.
     pub(super) fn outbox_committed(&mut self, source: SlotId, target: SlotId, index: u64) {
-        let to = crate::id::ShardId::of(source, self.settings.shard_count);
-        self.send(to, Envelope::OutboxTaken { source, target, index });
+        self.send_to_slot(source, Envelope::OutboxTaken { source, target, index });
     }
 
     /// The target has committed a row of a slot of this shard.
@@ -93,9 +91,19 @@ impl Shard {
             }
         }
         for (waiter, outcome) in answers {
-            self.answer(waiter, outcome);
+            self.answer(source, waiter, outcome);
         }
         self.send_outbox(source, &[target]);
+    }
+
+    /// The target has a new leader, or its links came up: rows under way may be lost.
+    pub(super) fn resend_outbox_to(&mut self, target: SlotId) {
+        let sources = self.slots.iter_mut().filter_map(|(source, state)| {
+            state.sending.swap_remove(&target).map(|_| *source)
+        });
+        for source in sources.collect::<Vec<SlotId>>() {
+            self.send_outbox(source, &[target]);
+        }
     }
 
     /// Sends again what was not answered; deletes confirmed rows of slots that propose nothing
@@ -137,21 +145,21 @@ impl Shard {
     pub(super) fn answer_overdue(&mut self) {
         let now = self.now.mono_ms;
         let mut overdue = Vec::new();
-        for state in self.slots.values_mut() {
+        for (slot, state) in &mut self.slots {
             for proposal in state.proposals.iter_mut().filter(|p| p.deadline_ms <= now) {
                 for waiter in &mut proposal.batch.waiters {
-                    overdue.push(std::mem::replace(waiter, Waiter::Nobody));
+                    overdue.push((*slot, std::mem::replace(waiter, Waiter::Nobody)));
                 }
             }
             state.held.retain(|_, held| {
                 if held.deadline_ms <= now {
-                    overdue.extend(held.answers.drain(..).map(|(waiter, _)| waiter));
+                    overdue.extend(held.answers.drain(..).map(|(waiter, _)| (*slot, waiter)));
                 }
                 held.deadline_ms > now
             });
         }
-        for waiter in overdue {
-            self.answer(waiter, Outcome::Failed(crate::request::Failure::Timeout));
+        for (slot, waiter) in overdue {
+            self.answer(slot, waiter, Outcome::Failed(crate::request::Failure::Timeout));
         }
     }
 }

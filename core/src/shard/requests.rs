@@ -1,78 +1,107 @@
 //! What the HTTP API asks (see [`crate::request`]).
 
+use std::sync::Arc;
+
 use super::{
-    Shard,
+    CLUSTER_SLOT, Shard,
+    asks::{Asker, To},
     cache::Found,
     channel::Channel,
-    slot::Waiter,
+    home::Presence,
+    slot::{Caller, Waiter},
     user::User,
-    waiting::{Purpose, Waiting},
+    waiting::Purpose,
 };
 use crate::{
     channel_info::{List, ListChange, kind},
     code::Code,
+    effect::Effect,
     entry::{Command, ConversationAction, ConversationChange},
-    envelope::{Envelope, Origin, SendTask},
-    id::{ChannelId, Name, ShardId, SlotId},
-    message::Message,
-    request::{ApiSend, Failure, OnlineItem, Reply, Request, RequestToken, Target},
+    envelope::{Answer, Ask, Envelope, Origin},
+    id::{ChannelId, Name, ShardAddr, SlotId},
+    message::{Message, SharedMessage},
+    request::{
+        ApiSend, ClusterWrite, Failure, OnlineItem, Reply, Request, RequestToken, Target,
+    },
     row::Read,
 };
 
 /// What the client of a kicked device is told (protocol.md §2.5).
 const LOGGED_IN_ELSEWHERE: &str = "账号在其他设备上登录";
 
+/// Bytes of content in one answer to another node: what a link takes, with room for the rest.
+const ANSWER_SIZE_MAX: usize = 8 << 20;
+
 impl Shard {
     /// A request of this shard's API.
     pub(super) fn on_request(&mut self, token: RequestToken, to: Target, request: Request) {
-        let shard = match to {
-            Target::Id(id) => self.shard_of(&id),
-            Target::Shard(shard) => shard,
-        };
         self.open_requests.insert(token);
-        self.request_deadlines.push_back((self.now.mono_ms + self.settings.request_ms, token));
-        let from = self.id;
-        self.send(shard, Envelope::Request { from, token, request: Box::new(request) });
+        if self.asks.is_full() {
+            self.vars.shed += 1;
+            return self.give_reply(token, Reply::Failed(Failure::Busy));
+        }
+        if let Request::Send(send) = request {
+            return self.send_for(token, *send);
+        }
+        let to = match to {
+            Target::Id(id) => To::Slot(self.slot_of(&id)),
+            Target::Slot(slot) => To::Slot(slot),
+            Target::Shard(shard) => To::Shard(ShardAddr { node: self.settings.node, shard }),
+            Target::Node(node, shard) => To::Shard(ShardAddr { node, shard }),
+        };
+        if let To::Shard(shard) = to
+            && !self.is_up(shard.node)
+        {
+            return self.give_reply(token, Reply::Failed(Failure::NoLeader));
+        }
+        self.ask(Ask::Request(request), to, Asker::Api(token));
     }
 
     /// Answers whoever asked, wherever it waits.
-    pub(super) fn reply(&mut self, shard: ShardId, token: RequestToken, reply: Reply) {
-        if shard == self.id {
-            self.on_reply(token, reply);
-        } else {
-            self.send(shard, Envelope::Reply { token, reply: Box::new(reply) });
-        }
+    pub(super) fn reply(&mut self, caller: Caller, reply: Reply) {
+        self.answer_ask(caller, Answer::Reply(reply));
+    }
+
+    pub(super) fn answer_ask(&mut self, caller: Caller, answer: Answer) {
+        let (id, answer) = (caller.id, Box::new(answer));
+        self.send_to(caller.from, Envelope::Answer { id, answer });
     }
 
     /// An answer for a caller of this shard. A late one finds nobody.
-    pub(super) fn on_reply(&mut self, token: RequestToken, reply: Reply) {
+    pub(super) fn give_reply(&mut self, token: RequestToken, reply: Reply) {
         if self.open_requests.swap_remove(&token) {
-            self.out.effects.push(crate::effect::Effect::Reply { token, reply });
+            self.out.effects.push(Effect::Reply { token, reply });
         }
     }
 
-    /// Callers that have waited too long are told that the outcome is unknown.
-    pub(super) fn answer_overdue_requests(&mut self) {
-        while let Some((due, token)) = self.request_deadlines.front().copied() {
-            let open = self.open_requests.contains(&token);
-            if open && due > self.now.mono_ms {
-                break;
-            }
-            self.request_deadlines.pop_front();
-            if open {
-                self.on_reply(token, Reply::Failed(Failure::Timeout));
-            }
-        }
-    }
-
-    /// A request for this shard.
-    pub(super) fn on_shard_request(
+    /// Messages for a caller; on another node no more than a link takes.
+    pub(super) fn reply_messages(
         &mut self,
-        from: ShardId,
-        token: RequestToken,
-        request: Request,
+        caller: Caller,
+        mut messages: Vec<SharedMessage>,
+        from_start: bool,
     ) {
-        let caller = Caller { from, token };
+        let mut size: usize = messages.iter().map(|m| m.payload.len()).sum();
+        if caller.from.node != self.settings.node && size > ANSWER_SIZE_MAX {
+            while size > ANSWER_SIZE_MAX && messages.len() > 1 {
+                let cut = if from_start { messages.pop() } else { Some(messages.remove(0)) };
+                size -= cut.map_or(0, |m| m.payload.len());
+            }
+        }
+        self.reply(caller, Reply::Messages(messages));
+    }
+
+    /// Something is asked of this shard.
+    pub(super) fn on_ask(&mut self, from: ShardAddr, id: u64, ask: Arc<Ask>) {
+        let caller = Caller { from, id };
+        match &*ask {
+            Ask::Login(login) => self.on_login(caller, &ask, login),
+            Ask::Question(question) => self.on_question(caller, &ask, question),
+            Ask::Request(request) => self.on_shard_request(caller, &ask, request.clone()),
+        }
+    }
+
+    fn on_shard_request(&mut self, caller: Caller, ask: &Arc<Ask>, request: Request) {
         match request {
             Request::WriteChannel { channel, info, reset, members } => {
                 let list = List::Members;
@@ -105,48 +134,49 @@ impl Shard {
                     let list = c.list(list).into_iter().flatten();
                     Reply::List(list.map(|(uid, ms)| (uid.clone(), *ms)).collect())
                 };
-                let again = Request::ReadList { channel: channel.clone(), list };
-                self.answer_from_channel(caller, channel, again, reply);
+                self.answer_from_channel(caller, ask, channel, reply);
             }
             Request::ReadInfo { channel } => {
-                let again = Request::ReadInfo { channel: channel.clone() };
-                self.answer_from_channel(caller, channel, again, |c| Reply::Info(c.info));
+                self.answer_from_channel(caller, ask, channel, |c| Reply::Info(c.info));
             }
             Request::LastSeq { channel } => {
-                let again = Request::LastSeq { channel: channel.clone() };
-                self.answer_from_channel(caller, channel, again, |c| Reply::LastSeq(c.last_seq));
+                self.answer_from_channel(caller, ask, channel, |c| Reply::LastSeq(c.last_seq));
             }
-            Request::Send(send) => self.send_for(caller, *send),
+            // The shard that is asked by the API keeps it as a send.
+            Request::Send(_) => self.reply(caller, Reply::Failed(Failure::Busy)),
             Request::Messages { channel, first, last, count_max, from_start } => {
                 let slot = channel.slot(self.settings.slot_count);
-                if self.leads_or_fails(caller, slot) {
+                if self.reads_or_fails(caller, slot) {
                     let read = Read::Messages { channel, first, last, count_max, from_start };
-                    self.read(slot, read, Purpose::Api { shard: from, token });
+                    self.read(slot, read, Purpose::Messages(caller, from_start));
                 }
             }
             Request::Digests { uid, items } => {
-                let slot_count = self.settings.slot_count;
-                if items.iter().all(|item| self.leads(item.channel.slot(slot_count))) {
-                    self.read_digests(from, token, &uid, items);
-                } else {
-                    self.reply(from, token, Reply::Failed(Failure::NoLeader));
+                let Some(first) = items.first() else {
+                    return self.reply(caller, Reply::Digests(Vec::new()));
+                };
+                let slot = first.channel.slot(self.settings.slot_count);
+                if self.reads_or_fails(caller, slot) {
+                    self.read(slot, Read::Digests { uid, items }, Purpose::Api(caller));
                 }
             }
             Request::SetToken { uid, device_flag, device_level, token: secret } => {
-                self.set_token(caller, uid, device_flag, device_level, secret);
+                self.set_token(caller, ask, uid, device_flag, device_level, secret);
             }
             Request::QuitDevices { uid, device_flags } => {
-                self.quit_devices(caller, uid, device_flags);
+                self.quit_devices(caller, ask, uid, device_flags);
             }
             Request::Online { uids } => {
                 let mut items = Vec::new();
                 for uid in uids {
-                    for session in self.directory.get(&uid).into_iter().flatten() {
-                        let device_flag = session.device_flag;
-                        items.push(OnlineItem { uid: uid.clone(), device_flag });
+                    let Some(sessions) = self.sessions_of(&uid) else {
+                        return self.reply(caller, Reply::Failed(Failure::NoLeader));
+                    };
+                    for Presence { device_flag, .. } in sessions {
+                        items.push(OnlineItem { uid: uid.clone(), device_flag: *device_flag });
                     }
                 }
-                self.reply(from, token, Reply::Online(items));
+                self.reply(caller, Reply::Online(items));
             }
             Request::ReadTo { uid, channel, seq } => {
                 let action = ConversationAction::ReadTo { read_to: seq };
@@ -157,21 +187,31 @@ impl Shard {
                 self.change_conversation(caller, uid, &channel, action);
             }
             Request::Conversations { uid } => {
-                let again = Request::Conversations { uid: uid.clone() };
                 let reply = |user: &mut User| Reply::Conversations(user.conversations());
-                self.answer_from_user(caller, uid, again, reply);
+                self.answer_from_user(caller, ask, uid, reply);
             }
             Request::Connections => {
                 let list = self.connection_infos();
-                self.reply(from, token, Reply::Connections(list));
+                self.reply(caller, Reply::Connections(list));
             }
             Request::EndConnection { uid, conn, kick } => {
                 self.end_connection(&uid, conn, kick);
-                self.reply(from, token, Reply::Done);
+                self.reply(caller, Reply::Done);
             }
             Request::Vars => {
                 let vars = Box::new(self.vars());
-                self.reply(from, token, Reply::Vars(vars));
+                self.reply(caller, Reply::Vars(vars));
+            }
+            Request::WriteClusterKeys { entries } => self.write_cluster_keys(caller, entries),
+            Request::ReadClusterKeys { prefix } => {
+                if self.reads_or_fails(caller, CLUSTER_SLOT)
+                    && let Some(state) = self.slots.get(&CLUSTER_SLOT)
+                {
+                    let keys = state.cluster.range(prefix.clone()..);
+                    let keys = keys.take_while(|(key, _)| key.starts_with(&prefix));
+                    let keys = keys.map(|(key, value)| (key.clone(), value.clone())).collect();
+                    self.reply(caller, Reply::ClusterKeys(keys));
+                }
             }
         }
     }
@@ -179,24 +219,58 @@ impl Shard {
     fn leads_or_fails(&mut self, caller: Caller, slot: SlotId) -> bool {
         let leads = self.leads(slot);
         if !leads {
-            self.reply(caller.from, caller.token, Reply::Failed(Failure::NoLeader));
+            self.not_leader(caller, slot);
         }
         leads
     }
 
+    /// Whether what is in memory is the newest there is (G7).
+    fn reads_or_fails(&mut self, caller: Caller, slot: SlotId) -> bool {
+        let leads = self.leads_now(slot);
+        if !leads {
+            self.not_leader(caller, slot);
+        }
+        leads
+    }
+
+    fn not_leader(&mut self, caller: Caller, slot: SlotId) {
+        self.tell_leader(slot, caller.from);
+        self.reply(caller, Reply::Failed(Failure::NoLeader));
+    }
+
+    fn write_cluster_keys(&mut self, caller: Caller, entries: Vec<ClusterWrite>) {
+        let commands: Vec<Command> = entries
+            .into_iter()
+            .map(|ClusterWrite { key, value, if_absent }| {
+                if if_absent {
+                    Command::SetClusterKey { key, value }
+                } else {
+                    Command::WriteClusterKey { key, value }
+                }
+            })
+            .collect();
+        if commands.is_empty() {
+            return self.reply(caller, Reply::Done);
+        }
+        self.propose_at(caller, CLUSTER_SLOT, commands);
+    }
+
     /// Proposes commands of one caller; the last one's outcome is the answer.
-    fn propose_for(&mut self, caller: Caller, id: &str, mut commands: Vec<Command>) {
-        let slot = SlotId::of(id, self.settings.slot_count);
+    fn propose_for(&mut self, caller: Caller, id: &str, commands: Vec<Command>) {
+        self.propose_at(caller, self.slot_of(id), commands);
+    }
+
+    fn propose_at(&mut self, caller: Caller, slot: SlotId, mut commands: Vec<Command>) {
         let Some(last) = commands.pop() else { return };
         if !self.leads_or_fails(caller, slot) {
             return;
         }
-        let waiter = Waiter::Api { shard: caller.from, token: caller.token };
+        let waiter = Waiter::Api(caller);
         let mut offered: Vec<(Command, Waiter)> =
             commands.into_iter().map(|command| (command, Waiter::Nobody)).collect();
         offered.push((last, waiter));
         if self.offer(slot, offered).is_err() {
-            self.reply(caller.from, caller.token, Reply::Failed(Failure::Busy));
+            self.reply(caller, Reply::Failed(Failure::Busy));
         }
     }
 
@@ -215,40 +289,41 @@ impl Shard {
     fn answer_from_channel(
         &mut self,
         caller: Caller,
+        ask: &Arc<Ask>,
         channel: ChannelId,
-        again: Request,
         reply: impl FnOnce(&Channel) -> Reply,
     ) {
-        if !self.leads_or_fails(caller, channel.slot(self.settings.slot_count)) {
+        if !self.reads_or_fails(caller, channel.slot(self.settings.slot_count)) {
             return;
         }
-        let reply = match self.channels.get_or_wait(&channel, || caller.again(again)) {
+        let reply = match self.channels.get_or_wait(&channel, || caller.again(ask)) {
             Found::Ready(channel) => reply(channel),
             Found::Loading => return,
             Found::Missing => return self.load_channel(channel),
         };
-        self.reply(caller.from, caller.token, reply);
+        self.reply(caller, reply);
     }
 
     fn answer_from_user(
         &mut self,
         caller: Caller,
+        ask: &Arc<Ask>,
         uid: Name,
-        again: Request,
         reply: impl FnOnce(&mut User) -> Reply,
     ) {
-        if !self.leads_or_fails(caller, SlotId::of(&uid, self.settings.slot_count)) {
+        if !self.reads_or_fails(caller, self.slot_of(&uid)) {
             return;
         }
-        let reply = match self.users.get_or_wait(&uid, || caller.again(again)) {
+        let reply = match self.users.get_or_wait(&uid, || caller.again(ask)) {
             Found::Ready(user) => reply(user),
             Found::Loading => return,
             Found::Missing => return self.load_user(uid),
         };
-        self.reply(caller.from, caller.token, reply);
+        self.reply(caller, reply);
     }
 
-    fn send_for(&mut self, caller: Caller, send: ApiSend) {
+    /// The message id is drawn here, so that a send that goes out again is the same message.
+    fn send_for(&mut self, token: RequestToken, send: ApiSend) {
         let message = Message {
             id: self.ids.next(self.now.unix_ms),
             seq: 0,
@@ -259,29 +334,29 @@ impl Shard {
             setting: send.setting,
             expire: send.expire,
             timestamp: 0,
-            topic: "".into(),
-            stream_no: "".into(),
+            topic: self.empty.clone(),
+            stream_no: self.empty.clone(),
             shown: send.shown,
             payload: send.payload,
         };
-        let origin = Origin::Api { shard: caller.from, token: caller.token };
-        let task = SendTask { message, recipients: send.recipients, trusted: true, origin };
-        self.on_send(Box::new(task));
+        self.keep_send(message, send.recipients, true, Origin::Api { token });
     }
 
-    fn set_token(&mut self, caller: Caller, uid: Name, flag: u8, level: u8, token: String) {
-        let slot = SlotId::of(&uid, self.settings.slot_count);
-        if !self.leads_or_fails(caller, slot) {
+    fn set_token(
+        &mut self,
+        caller: Caller,
+        ask: &Arc<Ask>,
+        uid: Name,
+        flag: u8,
+        level: u8,
+        token: String,
+    ) {
+        let slot = self.slot_of(&uid);
+        if !self.reads_or_fails(caller, slot) {
             return;
         }
         let personal = ChannelId::new(uid.clone(), kind::PERSON);
-        let again = Request::SetToken {
-            uid: uid.clone(),
-            device_flag: flag,
-            device_level: level,
-            token: token.clone(),
-        };
-        let info = match self.channels.get_or_wait(&personal, || caller.again(again)) {
+        let info = match self.channels.get_or_wait(&personal, || caller.again(ask)) {
             Found::Ready(channel) => channel.info(),
             Found::Loading => return,
             Found::Missing => return self.load_channel(personal),
@@ -292,7 +367,7 @@ impl Shard {
             _ => None,
         };
         if let Some(code) = refusal {
-            return self.reply(caller.from, caller.token, Reply::Refused(code));
+            return self.reply(caller, Reply::Refused(code));
         }
         let command = Command::SetToken {
             uid: uid.clone(),
@@ -302,23 +377,22 @@ impl Shard {
             only_existing: false,
         };
         let waiter = Waiter::Token {
-            caller: Some((caller.from, caller.token)),
+            caller: Some(caller),
             uid,
             device_flag: flag,
             kick: (level == 1).then(|| LOGGED_IN_ELSEWHERE.into()),
         };
         if self.offer(slot, vec![(command, waiter)]).is_err() {
-            self.reply(caller.from, caller.token, Reply::Failed(Failure::Busy));
+            self.reply(caller, Reply::Failed(Failure::Busy));
         }
     }
 
-    fn quit_devices(&mut self, caller: Caller, uid: Name, flags: Vec<u8>) {
-        let slot = SlotId::of(&uid, self.settings.slot_count);
-        if !self.leads_or_fails(caller, slot) {
+    fn quit_devices(&mut self, caller: Caller, ask: &Arc<Ask>, uid: Name, flags: Vec<u8>) {
+        let slot = self.slot_of(&uid);
+        if !self.reads_or_fails(caller, slot) {
             return;
         }
-        let again = Request::QuitDevices { uid: uid.clone(), device_flags: flags.clone() };
-        let registered: Vec<u8> = match self.users.get_or_wait(&uid, || caller.again(again)) {
+        let registered: Vec<u8> = match self.users.get_or_wait(&uid, || caller.again(ask)) {
             Found::Ready(user) => {
                 flags.into_iter().filter(|flag| user.device(*flag).is_some()).collect()
             }
@@ -336,30 +410,15 @@ impl Shard {
                     token: String::new(),
                     only_existing: true,
                 };
-                let caller = (place == count).then_some((caller.from, caller.token));
+                let caller = (place == count).then_some(caller);
                 let kick = Some("".into());
                 (command, Waiter::Token { caller, uid: uid.clone(), device_flag, kick })
             })
             .collect();
         if commands.is_empty() {
-            self.reply(caller.from, caller.token, Reply::Done);
+            self.reply(caller, Reply::Done);
         } else if self.offer(slot, commands).is_err() {
-            self.reply(caller.from, caller.token, Reply::Failed(Failure::Busy));
+            self.reply(caller, Reply::Failed(Failure::Busy));
         }
-    }
-}
-
-/// Who asked.
-#[derive(Clone, Copy)]
-struct Caller {
-    from: ShardId,
-    token: RequestToken,
-}
-
-impl Caller {
-    /// The request, to be handled again when what it needs is loaded.
-    fn again(self, request: Request) -> Waiting {
-        let Self { from, token } = self;
-        Waiting::Envelope(Box::new(Envelope::Request { from, token, request: Box::new(request) }))
     }
 }

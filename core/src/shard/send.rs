@@ -1,10 +1,15 @@
 //! The leader's side of a send: may it, and into which entry (protocol.md §2.7, semantics.md §4).
 
+use std::sync::Arc;
+
 use super::{
     Shard,
+    asks::{Asker, To},
     cache::Found,
     channel::{Gated, passes_without_lists, person_peer},
-    slot::{Outcome, Proposal, Waiter, command_size},
+    parcels::Parent,
+    slot::{Caller, Outcome, Proposal, Sender, Waiter, command_size},
+    undelivered::Undelivered,
     waiting::Waiting,
 };
 use crate::{
@@ -12,10 +17,10 @@ use crate::{
     code::Code,
     effect::Effect,
     entry::{Command, EntryHead, NewMessage, encode_entry},
-    envelope::{Envelope, Origin, Question, SendTask},
-    id::{COMMAND_SUFFIX, ChannelId, SYSTEM_UID, ShardId, SlotId},
+    envelope::{Answer, Ask, Envelope, Epoch, Question, SendOutcome, SendTask},
+    id::{COMMAND_SUFFIX, ChannelId, SYSTEM_UID, SlotId},
     message::flag,
-    request::{Failure, Reply},
+    request::Failure,
 };
 
 /// Entries of one slot that may be under way when another is full (design.md §2.3).
@@ -25,6 +30,29 @@ const WAITING_SENDS_MAX: usize = 8_192;
 /// Messages on their way to recipients of this home; with more, sends are refused (15).
 const JOBS_MAX: usize = 65_536;
 
+/// What has come from one shard for one slot.
+#[derive(Debug)]
+pub(crate) struct Inflow {
+    epoch: Epoch,
+    /// The number of the last send that was taken of this epoch.
+    last: Option<u64>,
+    /// Nothing is taken of epochs up to this one.
+    refused: Option<Epoch>,
+}
+
+impl Inflow {
+    fn refuses(&self, epoch: Epoch) -> bool {
+        self.refused.is_some_and(|refused| epoch.is_until(refused))
+    }
+}
+
+impl Sender {
+    fn of(task: &SendTask, epoch: Epoch) -> Self {
+        let SendTask { from, number, origin, .. } = task;
+        Self { from: *from, number: *number, epoch, session: origin.session() }
+    }
+}
+
 enum Verdict {
     Now(Code),
     Ask(Question),
@@ -32,41 +60,68 @@ enum Verdict {
 
 impl Shard {
     /// A message has come to the slot of its channel.
-    pub(super) fn on_send(&mut self, task: Box<SendTask>) {
+    pub(super) fn on_send(&mut self, task: Arc<SendTask>, epoch: Epoch, after: u64) {
+        let slot = task.message.channel.slot(self.settings.slot_count);
+        let fresh = Inflow { epoch, last: None, refused: None };
+        let inflow = self.inflows.entry((slot, task.from)).or_insert(fresh);
+        if inflow.epoch != epoch {
+            if epoch.is_until(inflow.epoch) {
+                // Its sender has sent it again meanwhile.
+                return;
+            }
+            *inflow = Inflow { epoch, last: None, refused: inflow.refused };
+        }
+        let follows = match inflow.last {
+            Some(last) => after == last,
+            None => after == task.number,
+        };
+        if !follows || inflow.refuses(epoch) {
+            return self.send_again(slot, &task, epoch);
+        }
+        inflow.last = Some(task.number);
+        self.take_send(task, epoch);
+    }
+
+    /// A send in its turn.
+    pub(super) fn take_send(&mut self, task: Arc<SendTask>, epoch: Epoch) {
         let channel_id = task.message.channel.clone();
         let slot = channel_id.slot(self.settings.slot_count);
-        if !self.leads(slot) || self.draining {
-            self.refuse_send(&task, Code::SystemError);
-            return;
+        if !self.leads(slot) {
+            return self.send_again(slot, &task, epoch);
         }
         let gated = self.channels.get(&channel_id).map_or(0, |channel| channel.gated_count());
         if gated.max(self.channels.waiting_count(&channel_id)) >= WAITING_SENDS_MAX {
             self.vars.shed += 1;
-            return self.refuse_send(&task, Code::SystemError);
+            return self.send_again(slot, &task, epoch);
         }
-        let mut task = Some(task);
-        let waiter = || {
-            let envelope = task.take().map(Envelope::Send);
-            envelope.map_or(Waiting::Apply(slot), |e| Waiting::Envelope(Box::new(e)))
-        };
-        match self.channels.get_or_wait(&channel_id, waiter) {
+        match self.channels.get_or_wait(&channel_id, || Waiting::Send(task.clone(), epoch)) {
             Found::Ready(_) => {}
             Found::Loading => return,
             Found::Missing => return self.load_channel(channel_id),
         }
-        let Some(task) = task else { return };
         match self.judge(&task) {
             Verdict::Now(code) => {
                 let Some(channel) = self.channels.get(&channel_id) else {
                     return;
                 };
                 if channel.has_gated() {
-                    channel.push_gated(Gated { task, question: None, verdict: Some(code) });
+                    channel.push_gated(Gated { task, epoch, question: None, verdict: Some(code) });
                 } else {
-                    self.decided(task, code);
+                    self.decided(&task, epoch, code);
                 }
             }
-            Verdict::Ask(question) => self.ask(&channel_id, task, question),
+            Verdict::Ask(question) => {
+                let gate = &channel_id;
+                let to = match &question {
+                    Question::Person { receiver, .. } => self.slot_of(receiver),
+                    Question::Member { channel, .. } => self.slot_of(&channel.id),
+                };
+                let asker = Asker::Gate(gate.clone());
+                let id = self.ask(Ask::Question(question), To::Slot(to), asker);
+                if let Some(channel) = self.channels.get(gate) {
+                    channel.push_gated(Gated { task, epoch, question: Some(id), verdict: None });
+                }
+            }
         }
     }
 
@@ -92,7 +147,7 @@ impl Shard {
             }
             // Asked of memory first: most receivers live on this shard when there are few.
             let personal = ChannelId::new(receiver, kind::PERSON);
-            if self.leads(personal.slot(self.settings.slot_count))
+            if self.leads_now(personal.slot(self.settings.slot_count))
                 && let Some(personal) = self.channels.get(&personal)
             {
                 return Verdict::Now(personal.check_person(sender, self.settings.person_allow_off));
@@ -111,120 +166,106 @@ impl Shard {
         }
     }
 
-    fn ask(&mut self, channel_id: &ChannelId, task: Box<SendTask>, question: Question) {
-        self.next_question += 1;
-        let id = self.next_question;
-        let to = match &question {
-            Question::Person { receiver, .. } => self.shard_of(receiver),
-            Question::Member { channel, .. } => self.shard_of(&channel.id),
-        };
-        let Some(channel) = self.channels.get(channel_id) else {
-            return;
-        };
-        channel.push_gated(Gated { task, question: Some(id), verdict: None });
-        self.questions.insert(id, channel_id.clone());
-        let from = self.id;
-        self.send(to, Envelope::Ask { from, id, question });
-    }
-
     /// Another slot asks whether somebody may write.
-    pub(super) fn on_ask(&mut self, from: ShardId, id: u64, question: Question) {
-        let channel_id = match &question {
+    pub(super) fn on_question(&mut self, caller: Caller, ask: &Arc<Ask>, question: &Question) {
+        let channel_id = match question {
             Question::Person { receiver, .. } => ChannelId::new(receiver.clone(), kind::PERSON),
             Question::Member { channel, .. } => channel.clone(),
         };
-        let slot = channel_id.slot(self.settings.slot_count);
-        if !self.leads(slot) {
-            self.send(from, Envelope::Answer { id, code: Code::SystemError });
-            return;
+        if !self.leads_now(channel_id.slot(self.settings.slot_count)) {
+            return self.answer_ask(caller, Answer::NotLeader);
         }
-        let again = || Envelope::Ask { from, id, question: question.clone() };
-        let code =
-            match self.channels.get_or_wait(&channel_id, || Waiting::Envelope(Box::new(again()))) {
-                Found::Loading => return,
-                Found::Missing => return self.load_channel(channel_id),
-                Found::Ready(channel) => match &question {
-                    Question::Person { sender, .. } => {
-                        channel.check_person(sender, self.settings.person_allow_off)
-                    }
-                    Question::Member { sender, .. } => channel.check_member(sender),
-                },
-            };
-        self.send(from, Envelope::Answer { id, code });
+        let code = match self.channels.get_or_wait(&channel_id, || caller.again(ask)) {
+            Found::Loading => return,
+            Found::Missing => return self.load_channel(channel_id),
+            Found::Ready(channel) => match question {
+                Question::Person { sender, .. } => {
+                    channel.check_person(sender, self.settings.person_allow_off)
+                }
+                Question::Member { sender, .. } => channel.check_member(sender),
+            },
+        };
+        self.answer_ask(caller, Answer::Code(code));
     }
 
     /// The answer: what stands at the gate goes on as far as it is decided, in order.
-    pub(super) fn on_answer(&mut self, id: u64, code: Code) {
-        let Some(channel_id) = self.questions.swap_remove(&id) else {
-            return;
-        };
-        let decided = match self.channels.get(&channel_id) {
+    pub(super) fn on_verdict(&mut self, id: u64, channel_id: &ChannelId, code: Code) {
+        let decided = match self.channels.get(channel_id) {
             Some(channel) => channel.decide_gated(id, code),
             None => Vec::new(),
         };
-        for gated in decided {
-            self.decided(gated.task, gated.verdict.unwrap_or(Code::SystemError));
+        for Gated { task, epoch, verdict, .. } in decided {
+            self.decided(&task, epoch, verdict.unwrap_or(Code::SystemError));
         }
     }
 
     /// A send is allowed or refused.
-    fn decided(&mut self, task: Box<SendTask>, code: Code) {
-        if code != Code::Success {
-            self.refuse_send(&task, code);
+    fn decided(&mut self, task: &Arc<SendTask>, epoch: Epoch, code: Code) {
+        let slot = task.message.channel.slot(self.settings.slot_count);
+        let sender = Sender::of(task, epoch);
+        let refused = self.inflows.get(&(slot, task.from)).is_some_and(|i| i.refuses(epoch));
+        if code == Code::SystemError || refused {
+            return self.send_again(slot, task, epoch);
+        }
+        let message = &task.message;
+        if code != Code::Success || !message.is_stored() {
+            let done = SendOutcome::Done { message_id: message.id, seq: 0, code };
+            self.answer_send(slot, sender, done);
+            if code == Code::Success {
+                let mut message = message.clone();
+                message.timestamp = self.now.unix_ms.div_euclid(1000);
+                let recipients = task.recipients.clone();
+                self.deliver(message.into(), recipients, sender.session, Parent::None);
+            }
             return;
         }
-        let SendTask { mut message, recipients, origin, .. } = *task;
-        if !message.is_stored() {
-            message.timestamp = self.now.unix_ms.div_euclid(1000);
-            let id = message.id;
-            self.answer_send(origin, id, 0, Code::Success);
-            let except = match origin {
-                Origin::Session { conn, .. } => Some(conn),
-                Origin::Api { .. } => None,
-            };
-            self.deliver(message.into(), recipients, except);
-            return;
-        }
-        let slot = message.channel.slot(self.settings.slot_count);
         let opens_conversations = message.channel.command_base().is_none()
             && match message.channel.kind {
                 kind::PERSON => self.settings.person_allow_off,
                 kind::CUSTOMER_SERVICE => true,
                 _ => false,
             };
-        let command = Command::Message(NewMessage {
+        let new = NewMessage {
             id: message.id,
             channel: (&message.channel).into(),
-            from: message.from,
-            client_msg_no: message.client_msg_no,
+            from: message.from.clone(),
+            client_msg_no: message.client_msg_no.clone(),
             flags: message.flags & !flag::DUP,
             setting: message.setting,
             expire: message.expire,
-            topic: message.topic,
-            stream_no: message.stream_no,
-            shown: message.shown,
+            topic: message.topic.clone(),
+            stream_no: message.stream_no.clone(),
+            shown: message.shown.clone(),
             opens_conversations,
-            payload: message.payload,
-        });
-        let waiter = Waiter::Send { origin, recipients };
-        if let Err(Waiter::Send { origin, .. }) = self.offer(slot, vec![(command, waiter)]) {
-            self.answer_send(origin, message.id, 0, Code::SystemError);
+            payload: message.payload.clone(),
+        };
+        let command = match &task.recipients {
+            Some(recipients) => {
+                let recipients = recipients.clone();
+                Command::MessageTo { message: Box::new(new), recipients }
+            }
+            None => Command::Message(new),
+        };
+        if self.offer(slot, vec![(command, Waiter::Send(sender))]).is_err() {
+            self.send_again(slot, task, epoch);
         }
     }
 
-    fn refuse_send(&mut self, task: &SendTask, code: Code) {
-        self.answer_send(task.origin, task.message.id, 0, code);
+    fn send_again(&mut self, slot: SlotId, task: &SendTask, epoch: Epoch) {
+        self.answer_send(slot, Sender::of(task, epoch), SendOutcome::Again);
     }
 
-    pub(super) fn answer_send(&mut self, origin: Origin, message_id: i64, seq: u64, code: Code) {
-        match origin {
-            Origin::Session { conn, .. } => {
-                self.send(conn.shard(), Envelope::Sent { origin, message_id, seq, code });
-            }
-            Origin::Api { shard, token } => {
-                self.reply(shard, token, Reply::Sent { message_id, seq, code });
-            }
+    /// Tells a sender. After a refusal nothing more of its epoch is taken.
+    pub(super) fn answer_send(&mut self, slot: SlotId, sender: Sender, outcome: SendOutcome) {
+        let Sender { from, number, epoch, .. } = sender;
+        if outcome == SendOutcome::Again
+            && let Some(inflow) = self.inflows.get_mut(&(slot, from))
+            && !inflow.refuses(epoch)
+        {
+            inflow.refused = Some(epoch);
+            self.tell_leader(slot, from);
         }
+        self.send_to(from, Envelope::Sent { slot, number, epoch, outcome });
     }
 
     /// Puts commands into the slot's accumulator; all or, when it is full or does not lead, none:
@@ -241,7 +282,8 @@ impl Shard {
         };
         let size: usize = commands.iter().map(|(command, _)| command_size(command)).sum();
         let full = state.accumulated_size + size > size_max && state.accumulated_size > 0;
-        if full || store_is_behind || self.jobs.len() > JOBS_MAX {
+        let delivering = self.jobs.len() + self.parcels.count();
+        if full || store_is_behind || delivering > JOBS_MAX {
             self.vars.shed += 1;
             return Err(last_waiter(commands));
         }
@@ -263,6 +305,7 @@ impl Shard {
     }
 
     fn flush_slot(&mut self, slot: SlotId) {
+        let has_peers = self.has_peers();
         let Some(state) = self.slots.get_mut(&slot) else {
             return;
         };
@@ -276,6 +319,10 @@ impl Shard {
         }
         let mut batch = std::mem::take(&mut state.accumulator);
         state.accumulated_size = 0;
+        if has_peers && let Some(index) = state.undelivered.news(state.applied) {
+            batch.commands.push(Command::Delivered { index });
+            batch.waiters.push(Waiter::Nobody);
+        }
         for (target, index) in std::mem::take(&mut state.taken) {
             batch.commands.push(Command::OutboxDone { target: target.0, index });
             batch.waiters.push(Waiter::Nobody);
@@ -294,7 +341,7 @@ impl Shard {
             Err(error) => {
                 self.warn(format!("{slot}: an entry cannot be encoded: {error}"));
                 for waiter in batch.waiters {
-                    self.answer(waiter, Outcome::Failed(Failure::Storage));
+                    self.answer(slot, waiter, Outcome::Failed(Failure::Storage));
                 }
             }
         }
@@ -313,7 +360,7 @@ impl Shard {
         };
         self.vars.proposals_failed += 1;
         for waiter in proposal.batch.waiters {
-            self.answer(waiter, Outcome::Failed(Failure::NoLeader));
+            self.answer(slot, waiter, Outcome::Failed(Failure::NoLeader));
         }
         self.mark_dirty(slot);
     }
@@ -325,6 +372,8 @@ impl Shard {
             return;
         };
         state.leading = false;
+        state.lease_ms = 0;
+        state.undelivered = Undelivered::default();
         state.sending.clear();
         state.taken.clear();
         state.accumulated_size = 0;
@@ -339,42 +388,40 @@ impl Shard {
             .filter(|(id, channel)| channel.has_gated() && id.slot(slot_count) == slot)
             .flat_map(|(_, channel)| channel.take_gated())
             .collect();
-        for Gated { task, .. } in gated {
-            self.refuse_send(&task, Code::SystemError);
+        for Gated { task, epoch, .. } in gated {
+            self.send_again(slot, &task, epoch);
         }
         for waiter in waiters {
-            self.answer(waiter, Outcome::Failed(Failure::NoLeader));
+            self.answer(slot, waiter, Outcome::Failed(Failure::NoLeader));
         }
         for (waiter, outcome) in held.into_values().flat_map(|held| held.answers) {
-            self.answer(waiter, outcome);
+            self.answer(slot, waiter, outcome);
         }
+        self.close_home(slot);
     }
 
     /// Tells whoever waits for a command what became of it.
-    pub(super) fn answer(&mut self, waiter: Waiter, outcome: Outcome) {
+    pub(super) fn answer(&mut self, slot: SlotId, waiter: Waiter, outcome: Outcome) {
         match (waiter, outcome) {
             (Waiter::Nobody, _) => {}
-            (Waiter::Send { origin, .. }, Outcome::Sent { message_id, seq }) => {
-                self.answer_send(origin, message_id, seq, Code::Success);
+            (Waiter::Send(sender), Outcome::Sent { message_id, seq }) => {
+                let done = SendOutcome::Done { message_id, seq, code: Code::Success };
+                self.answer_send(slot, sender, done);
             }
-            (
-                Waiter::Send { origin: Origin::Api { shard, token }, .. },
-                Outcome::Failed(failure),
-            ) => {
-                self.reply(shard, token, Reply::Failed(failure));
+            (Waiter::Send(sender), Outcome::Done | Outcome::Failed(Failure::Storage)) => {
+                let code = Code::SystemError;
+                self.answer_send(slot, sender, SendOutcome::Done { message_id: 0, seq: 0, code });
             }
-            (Waiter::Send { origin, .. }, Outcome::Done | Outcome::Failed(_)) => {
-                self.answer_send(origin, 0, 0, Code::SystemError);
+            (Waiter::Send(sender), Outcome::Failed(_)) => {
+                self.answer_send(slot, sender, SendOutcome::Again);
             }
-            (Waiter::Api { shard, token }, outcome) => {
-                self.reply(shard, token, outcome.into_reply());
-            }
+            (Waiter::Api(caller), outcome) => self.reply(caller, outcome.into_reply()),
             (Waiter::Token { caller, uid, device_flag, kick }, outcome) => {
                 if let (Outcome::Done, Some(text)) = (&outcome, kick) {
                     self.kick_device(&uid, device_flag, &text);
                 }
-                if let Some((shard, token)) = caller {
-                    self.reply(shard, token, outcome.into_reply());
+                if let Some(caller) = caller {
+                    self.reply(caller, outcome.into_reply());
                 }
             }
             (Waiter::Outbox { source, target, index }, Outcome::Done | Outcome::Sent { .. }) => {

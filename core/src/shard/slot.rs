@@ -5,17 +5,36 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 
-use super::dedupe::Dedupe;
+use super::{
+    dedupe::Dedupe,
+    undelivered::{Recent, Undelivered},
+};
 use crate::{
     code::Code,
     effect::Committed,
-    entry::{Command, ConversationChange},
-    envelope::Origin,
-    id::{ChannelId, LogId, Name, ShardId, SlotId},
+    entry::{Command, ConversationChange, NewMessage},
+    envelope::Epoch,
+    id::{ChannelId, LogId, Name, SessionAddr, ShardAddr, SlotId},
     map::Map,
-    request::{Failure, Reply, RequestToken},
+    request::{Failure, Reply},
     row::SlotRows,
 };
+
+/// Who asks, and the number of the ask there.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Caller {
+    pub(crate) from: ShardAddr,
+    pub(crate) id: u64,
+}
+
+/// Whose send it is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sender {
+    pub(crate) from: ShardAddr,
+    pub(crate) number: u64,
+    pub(crate) epoch: Epoch,
+    pub(crate) session: Option<SessionAddr>,
+}
 
 /// Who waits for one command of an entry.
 #[derive(Debug)]
@@ -23,16 +42,12 @@ pub(crate) enum Waiter {
     /// Nobody here.
     Nobody,
     /// The sender of a message.
-    Send {
-        origin: Origin,
-        /// Recipients that came with the send.
-        recipients: Option<Vec<Name>>,
-    },
+    Send(Sender),
     /// A caller of the API.
-    Api { shard: ShardId, token: RequestToken },
+    Api(Caller),
     /// A caller that changes a token; then the sessions of the device end with this text.
     Token {
-        caller: Option<(ShardId, RequestToken)>,
+        caller: Option<Caller>,
         uid: Name,
         device_flag: u8,
         kick: Option<Name>,
@@ -105,6 +120,12 @@ pub(crate) struct Held {
 #[derive(Debug)]
 pub(crate) struct Slot {
     pub(crate) leading: bool,
+    /// Until when nobody else can lead, `Now::mono_ms`.
+    pub(crate) lease_ms: u64,
+    /// The index of the last applied entry.
+    pub(crate) applied: u64,
+    pub(crate) undelivered: Undelivered,
+    pub(crate) recent: Recent,
     pub(crate) dedupe: Dedupe,
     /// By source slot: how far its outbox is taken over. State.
     pub(crate) received: Map<SlotId, u64>,
@@ -129,6 +150,10 @@ impl Slot {
     pub(crate) fn new(rows: SlotRows) -> Self {
         Self {
             leading: false,
+            lease_ms: 0,
+            applied: rows.applied.map_or(0, |id| id.index),
+            undelivered: Undelivered::default(),
+            recent: Recent::default(),
             dedupe: Dedupe::new(rows.dedupe),
             received: rows.received.into_iter().collect(),
             outbox: rows
@@ -138,7 +163,7 @@ impl Slot {
                 .collect(),
             sending: Map::default(),
             taken: Map::default(),
-            cluster: rows.cluster.into_iter().collect(),
+            cluster: rows.cluster.into_iter().filter(|(_, value)| !value.is_empty()).collect(),
             committed: VecDeque::new(),
             applying: None,
             accumulator: Batch::default(),
@@ -176,18 +201,30 @@ impl Slot {
     }
 }
 
+fn message_size(message: &NewMessage) -> usize {
+    160 + message.payload.len() + message.channel.id.len() + message.from.len()
+}
+
 /// About how many bytes a command takes in an entry.
 pub(crate) fn command_size(command: &Command) -> usize {
     let changes_size = |changes: &[ConversationChange]| {
         changes.iter().map(|c| 64 + c.uid.len() + c.channel.id.len()).sum::<usize>()
     };
     match command {
-        Command::Message(m) => 160 + m.payload.len() + m.channel.id.len() + m.from.len(),
+        Command::Message(m) => message_size(m),
+        Command::MessageTo { message, recipients } => {
+            message_size(message) + recipients.iter().map(|u| 12 + u.len()).sum::<usize>()
+        }
         Command::ChangeList { uids, .. } => 96 + uids.iter().map(|u| 12 + u.len()).sum::<usize>(),
         Command::FromOutbox { changes, .. } => 64 + changes_size(changes),
         Command::Conversation(change) => changes_size(std::slice::from_ref(change)),
         Command::SetToken { token, uid, .. } => 64 + token.len() + uid.len(),
-        Command::SetClusterKey { key, value } => 64 + key.len() + value.len(),
-        Command::SetInfo { .. } | Command::Disband { .. } | Command::OutboxDone { .. } => 96,
+        Command::SetClusterKey { key, value } | Command::WriteClusterKey { key, value } => {
+            64 + key.len() + value.len()
+        }
+        Command::SetInfo { .. }
+        | Command::Disband { .. }
+        | Command::OutboxDone { .. }
+        | Command::Delivered { .. } => 96,
     }
 }

@@ -1,11 +1,13 @@
 //! Rows on their way from the state store, and what goes on when they are here.
 
-use super::{Shard, channel::Channel, user::User};
+use std::sync::Arc;
+
+use super::{Local, Shard, channel::Channel, deliver::FanOut, slot::Caller, user::User};
 use crate::{
     effect::{Effect, ReadId},
-    envelope::Envelope,
-    id::{ChannelId, Name, ShardId, SlotId},
-    request::{Failure, Reply, RequestToken},
+    envelope::{Envelope, Epoch, SendTask},
+    id::{ChannelId, Name, SlotId},
+    request::{Failure, Reply},
     row::{Read, Rows},
 };
 
@@ -16,6 +18,10 @@ pub(crate) enum Waiting {
     Apply(SlotId),
     /// An envelope, to be handled again.
     Envelope(Box<Envelope>),
+    /// A send that has been taken.
+    Send(Arc<SendTask>, Epoch),
+    /// A command message.
+    FanOut(Box<FanOut>),
 }
 
 /// What a read of the state store is for.
@@ -26,9 +32,9 @@ pub(crate) enum Purpose {
     /// A user for the cache.
     User(Name),
     /// An answer for a caller of the API.
-    Api { shard: ShardId, token: RequestToken },
-    /// A part of the digests that are gathered under this number.
-    Digests { gathering: u64, places: Vec<usize> },
+    Api(Caller),
+    /// Messages for a caller; which end may be cut.
+    Messages(Caller, bool),
 }
 
 impl Shard {
@@ -65,7 +71,10 @@ impl Shard {
                 let size = user.size();
                 self.users.put(&uid, user, size)
             }
-            (Purpose::Api { shard, token }, rows) => {
+            (Purpose::Messages(caller, from_start), Rows::Messages(messages)) => {
+                return self.reply_messages(caller, messages, from_start);
+            }
+            (Purpose::Api(caller) | Purpose::Messages(caller, _), rows) => {
                 let reply = match rows {
                     Rows::Messages(messages) => Reply::Messages(messages),
                     Rows::Digests(digests) => Reply::Digests(digests),
@@ -75,11 +84,8 @@ impl Shard {
                         Reply::Failed(Failure::Storage)
                     }
                 };
-                self.reply(shard, token, reply);
+                self.reply(caller, reply);
                 return;
-            }
-            (Purpose::Digests { gathering, places }, rows) => {
-                return self.on_digests(gathering, &places, rows);
             }
             (Purpose::Channel(id), rows) => {
                 self.warn(format!("channel {} cannot be read: {}", id.id, failure_of(&rows)));
@@ -99,7 +105,9 @@ impl Shard {
         for waiting in waiting {
             match waiting {
                 Waiting::Apply(slot) => self.on_row_for_apply(slot),
-                Waiting::Envelope(envelope) => self.local.push_back(*envelope),
+                Waiting::Envelope(envelope) => self.local.push_back(Local::Envelope(*envelope)),
+                Waiting::Send(task, epoch) => self.local.push_back(Local::Send(task, epoch)),
+                Waiting::FanOut(fan_out) => self.local.push_back(Local::FanOut(fan_out)),
             }
         }
     }

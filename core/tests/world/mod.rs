@@ -43,6 +43,7 @@ pub(crate) struct World {
     pub(crate) warnings: Vec<String>,
     next_conn: u32,
     next_token: u64,
+    term: u64,
     now: Now,
 }
 
@@ -100,6 +101,7 @@ impl World {
             warnings: Vec::new(),
             next_conn: 0,
             next_token: 0,
+            term: 0,
             now: Now { unix_ms: 1_700_000_000_000, mono_ms: 1_000 },
             settings,
         };
@@ -111,7 +113,7 @@ impl World {
             for (index, entry) in (0..).zip(log).skip(usize::try_from(next).unwrap()) {
                 world.commit(slot, index, entry);
             }
-            world.event(world.shard_of(slot), Event::Leading { slot, leading });
+            world.lead(slot, leading);
         }
         world.run();
         world
@@ -241,7 +243,13 @@ impl World {
 
     /// The leadership of one slot is won or lost.
     pub(crate) fn lead(&mut self, slot: SlotId, leading: bool) {
-        self.event(self.shard_of(slot), Event::Leading { slot, leading });
+        self.term += 1;
+        let (shard, leader) = (self.shard_of(slot), leading.then_some(self.settings.node));
+        self.event(shard, Event::Leader { slot, leader, term: self.term });
+        self.event(shard, Event::Leading { slot, leading });
+        if leading {
+            self.event(shard, Event::Leases(vec![(slot, u64::MAX)]));
+        }
     }
 
     /// Commits an entry that none of these shards has proposed.

@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Delivery, Gathered};
 use crate::{
     channel_info::{ChannelInfo, List, ListChange, kind},
+    effect::Effect,
     entry::{ChannelRef, Command, ConversationAction, ConversationChange, NewMessage},
     id::{ChannelId, Name, SYSTEM_UID, SlotId, person_channel},
     message::{Message, SharedMessage},
@@ -18,17 +21,33 @@ use crate::{
     },
 };
 
+/// Where an entry stands, and when it was proposed.
+#[derive(Clone, Copy)]
+struct Place {
+    slot: SlotId,
+    index: u64,
+    time_ms: i64,
+}
+
 impl Shard {
     pub(super) fn apply_command(
         &mut self,
         slot: SlotId,
+        index: u64,
         command: Command,
         waiter: &Waiter,
         time_ms: i64,
         gathered: &mut Gathered,
     ) -> Outcome {
         match command {
-            Command::Message(new) => self.apply_message(slot, new, waiter, time_ms, gathered),
+            Command::Message(new) => {
+                let place = Place { slot, index, time_ms };
+                self.apply_message(place, new, None, waiter, gathered)
+            }
+            Command::MessageTo { message, recipients } => {
+                let place = Place { slot, index, time_ms };
+                self.apply_message(place, *message, Some(recipients), waiter, gathered)
+            }
             Command::SetInfo { channel, info } => {
                 self.with_channel(&channel, |channel| {
                     let info = match (info, channel.info) {
@@ -124,31 +143,58 @@ impl Shard {
                     return Outcome::Done;
                 };
                 if !state.cluster.contains_key(&key) {
-                    let value = bytes::Bytes::from(value);
-                    state.cluster.insert(key.clone(), value.clone());
-                    gathered.rows.push(Row::ClusterKey { key, value });
+                    self.set_cluster_key(slot, key, value.into(), gathered);
+                }
+                Outcome::Done
+            }
+            Command::WriteClusterKey { key, value } => {
+                self.set_cluster_key(slot, key, value.into(), gathered);
+                Outcome::Done
+            }
+            Command::Delivered { index } => {
+                if let Some(state) = self.slots.get_mut(&slot) {
+                    state.recent.delivered(index);
                 }
                 Outcome::Done
             }
         }
     }
 
+    /// A key becomes a value; an empty one: it goes. Its row stays, empty.
+    fn set_cluster_key(&mut self, slot: SlotId, key: String, value: Bytes, gathered: &mut Gathered) {
+        let Some(state) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        if value.is_empty() {
+            state.cluster.remove(&key);
+        } else {
+            state.cluster.insert(key.clone(), value.clone());
+        }
+        gathered.rows.push(Row::ClusterKey { key: key.clone(), value: value.clone() });
+        self.out.effects.push(Effect::ClusterKey { key, value });
+    }
+
     /// Assigns the seq, unless the sender has sent it before (G2, G4).
     fn apply_message(
         &mut self,
-        slot: SlotId,
+        Place { slot, index, time_ms }: Place,
         new: NewMessage,
+        recipients: Option<Vec<Name>>,
         waiter: &Waiter,
-        time_ms: i64,
         gathered: &mut Gathered,
     ) -> Outcome {
         let channel_id = ChannelId::from(&new.channel);
-        let digest = (!new.client_msg_no.is_empty())
-            .then(|| dedupe::digest(&channel_id, &new.from, &new.client_msg_no));
+        // Without a client number the message id tells a repetition: it is drawn where the send
+        // is kept, once.
+        let digest = if new.client_msg_no.is_empty() {
+            dedupe::digest_of_id(&channel_id, new.id)
+        } else {
+            dedupe::digest(&channel_id, &new.from, &new.client_msg_no)
+        };
         let Some(state) = self.slots.get_mut(&slot) else {
             return Outcome::Done;
         };
-        if let Some((message_id, seq)) = digest.and_then(|digest| state.dedupe.find(digest)) {
+        if let Some((message_id, seq)) = state.dedupe.find(digest) {
             self.vars.deduplicated += 1;
             return Outcome::Sent { message_id, seq };
         }
@@ -176,11 +222,9 @@ impl Shard {
             (1, true) => channel.recipients(),
             _ => Vec::new(),
         };
-        if let Some(digest) = digest {
-            let record = DedupeRecord { digest, id: message.id, seq, time_ms };
-            state.dedupe.insert(&record);
-            gathered.records.push(record);
-        }
+        let record = DedupeRecord { digest, id: message.id, seq, time_ms };
+        state.dedupe.insert(&record);
+        gathered.records.push(record);
         self.vars.stored += 1;
         gathered.rows.push(Row::Message(message.clone()));
         gathered.rows.push(Row::Sent { channel: channel_id, uid: message.from.clone(), seq });
@@ -190,16 +234,23 @@ impl Shard {
             let channel = new.channel.clone();
             self.change_elsewhere(gathered, ConversationChange { uid, channel, action });
         }
-        let (recipients, origin) = match waiter {
-            Waiter::Send { origin, recipients } => (recipients.clone(), Some(*origin)),
-            Waiter::Nobody | Waiter::Api { .. } | Waiter::Token { .. } | Waiter::Outbox { .. } => {
-                (None, None)
+        let message_id = message.id;
+        let has_peers = self.has_peers();
+        if let Some(state) = self.slots.get_mut(&slot) {
+            if state.leading {
+                let except = match waiter {
+                    Waiter::Send(sender) => sender.session,
+                    Waiter::Nobody
+                    | Waiter::Api(_)
+                    | Waiter::Token { .. }
+                    | Waiter::Outbox { .. } => None,
+                };
+                gathered.deliveries.push(Delivery { message, recipients, except });
+            } else if has_peers {
+                state.recent.push(index, time_ms, message, recipients);
             }
-        };
-        if self.slots.get(&slot).is_some_and(|state| state.leading) {
-            gathered.deliveries.push(Delivery { message: message.clone(), recipients, origin });
         }
-        Outcome::Sent { message_id: message.id, seq }
+        Outcome::Sent { message_id, seq }
     }
 
     fn change_elsewhere(&self, gathered: &mut Gathered, change: ConversationChange) {

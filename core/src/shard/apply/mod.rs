@@ -9,14 +9,14 @@ mod commands;
 use super::{
     Shard,
     cache::Found,
+    parcels::Parent,
     slot::{Applying, Batch, Held, Outcome, Waiter},
     waiting::Waiting,
 };
 use crate::{
     effect::{Committed, Effect},
     entry::{self, Command, ConversationChange, Entry, EntryHead, NewMessage},
-    envelope::Origin,
-    id::{ChannelId, LogId, Name, SlotId},
+    id::{ChannelId, LogId, Name, SessionAddr, SlotId},
     map::Map,
     message::SharedMessage,
     row::{DedupeRecord, Persist, Row},
@@ -40,7 +40,7 @@ struct Gathered {
 struct Delivery {
     message: SharedMessage,
     recipients: Option<Vec<Name>>,
-    origin: Option<Origin>,
+    except: Option<SessionAddr>,
 }
 
 impl Shard {
@@ -148,6 +148,9 @@ impl Shard {
         let mut missing = 0;
         for command in commands {
             match command {
+                Command::MessageTo { message, .. } => {
+                    missing += usize::from(!self.channel_or_wait(&(&message.channel).into(), slot));
+                }
                 Command::Message(NewMessage { channel, .. })
                 | Command::SetInfo { channel, .. }
                 | Command::Disband { channel }
@@ -165,7 +168,10 @@ impl Shard {
                         missing += usize::from(!self.user_or_wait(&change.uid, slot));
                     }
                 }
-                Command::OutboxDone { .. } | Command::SetClusterKey { .. } => {}
+                Command::OutboxDone { .. }
+                | Command::SetClusterKey { .. }
+                | Command::WriteClusterKey { .. }
+                | Command::Delivered { .. } => {}
             }
         }
         missing
@@ -200,10 +206,13 @@ impl Shard {
         for (command, waiter) in batch.commands.into_iter().zip(waiters) {
             let changes_before = gathered.changes.values().map(Vec::len).sum::<usize>();
             let channel = match (&command, &waiter) {
-                (Command::Message(new), Waiter::Send { .. }) => Some(ChannelId::from(&new.channel)),
+                (Command::Message(new), Waiter::Send(_)) => Some(ChannelId::from(&new.channel)),
+                (Command::MessageTo { message, .. }, Waiter::Send(_)) => {
+                    Some(ChannelId::from(&message.channel))
+                }
                 _ => None,
             };
-            let outcome = self.apply_command(slot, command, &waiter, time_ms, &mut gathered);
+            let outcome = self.apply_command(slot, log_id.index, command, &waiter, time_ms, &mut gathered);
             let changed = gathered.changes.values().map(Vec::len).sum::<usize>() > changes_before;
             if matches!(waiter, Waiter::Nobody) {
                 continue;
@@ -251,17 +260,19 @@ impl Shard {
         }
         self.persist(slot, log_id, gathered.rows);
         for (waiter, outcome) in gathered.answers {
-            self.answer(waiter, outcome);
+            self.answer(slot, waiter, outcome);
         }
-        for Delivery { message, recipients, origin } in gathered.deliveries {
-            let except = match origin {
-                Some(Origin::Session { conn, .. }) => Some(conn),
-                Some(Origin::Api { .. }) | None => None,
-            };
-            self.deliver(message, recipients, except);
+        let parent = self.entry_parent(slot, log_id.index);
+        for Delivery { message, recipients, except } in gathered.deliveries {
+            self.deliver(message, recipients, except, parent);
         }
         self.send_outbox(slot, &targets);
         self.mark_dirty(slot);
+    }
+
+    /// On whose behalf an entry's messages are delivered: without peers nobody counts.
+    pub(in crate::shard) fn entry_parent(&self, slot: SlotId, index: u64) -> Parent {
+        if self.has_peers() { Parent::Entry(slot, index) } else { Parent::None }
     }
 
     /// An answer joins those held for its channel, so that acknowledgements keep their order.
@@ -287,6 +298,9 @@ impl Shard {
     fn persist(&mut self, slot: SlotId, applied: LogId, rows: Vec<Row>) {
         let persist = Persist { slot, applied, rows };
         self.state_queue_size += crate::effect::Outbox::persist_size(&persist);
+        if let Some(state) = self.slots.get_mut(&slot) {
+            state.applied = applied.index;
+        }
         self.out.effects.push(Effect::Persist(persist));
         self.out.effects.push(Effect::Applied { slot, log_id: applied });
     }

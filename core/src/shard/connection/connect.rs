@@ -7,9 +7,13 @@ use rand_core::RngCore as _;
 use super::{Flow, Keys, Link, Live, Pending, Session};
 use crate::{
     code::Code,
-    envelope::{Envelope, Login},
-    id::{ConnId, Name, SYSTEM_DEVICE, SYSTEM_UID, has_special_char},
-    shard::{Shard, unacked::UnackedQueue},
+    envelope::{Ask, Login},
+    id::{ConnId, SYSTEM_DEVICE, SYSTEM_UID, has_special_char},
+    shard::{
+        Shard,
+        asks::{Asker, To},
+        unacked::UnackedQueue,
+    },
     wire::{
         crypto::SALT_SIZE,
         frame::{self, Connack, Connect, Frame, encode},
@@ -61,6 +65,8 @@ impl Shard {
             client_timestamp: connect.client_timestamp,
             keys: None,
             rpc_id,
+            login: 0,
+            since_ms: self.now.unix_ms,
         };
         if uid == SYSTEM_UID || connect.device_id == SYSTEM_DEVICE {
             self.refuse_connect(link, &pending, Code::AuthFail);
@@ -81,15 +87,16 @@ impl Shard {
             }
         }
         let login = Login {
-            conn: link.conn,
+            session: self.session(link.conn),
             uid: pending.uid.clone(),
             device_flag: pending.device_flag,
             device_id: pending.device_id.clone(),
             token: connect.token.into(),
+            since_ms: self.now.unix_ms,
         };
+        let (to, asker) = (To::Slot(self.slot_of(uid)), Asker::Session(link.conn));
+        pending.login = self.ask(Ask::Login(login), to, asker);
         link.session = Session::Authenticating(Box::new(pending));
-        let home = self.shard_of(uid);
-        self.send(home, Envelope::Login(Box::new(login)));
         Flow::Pause
     }
 
@@ -97,16 +104,9 @@ impl Shard {
     pub(in crate::shard) fn on_logged_in(
         &mut self,
         conn: ConnId,
-        uid: Name,
-        outcome: Result<u8, Code>,
-        send_ban: bool,
+        outcome: Result<(u8, bool), Code>,
     ) {
         let Some(mut entry) = self.take_conn(conn) else {
-            // It left before its home let it in: the home must not keep it.
-            if outcome.is_ok() {
-                let home = self.shard_of(&uid);
-                self.send(home, Envelope::Left { conn, uid });
-            }
             return;
         };
         let session = std::mem::replace(&mut entry.link.session, Session::Greeting);
@@ -114,8 +114,8 @@ impl Shard {
             entry.link.session = session;
             return self.put_conn(entry);
         };
-        let device_level = match outcome {
-            Ok(level) => level,
+        let (device_level, send_ban) = match outcome {
+            Ok(welcome) => welcome,
             Err(code) => {
                 self.refuse_connect(&mut entry.link, &pending, code);
                 return self.end(entry);
@@ -125,7 +125,7 @@ impl Shard {
         self.write_connack(&mut entry.link, &pending, Code::Success);
         let json = pending.rpc_id.is_some();
         let version = pending.version.min(frame::VERSION_LATEST);
-        let Pending { uid, device_id, device_flag, keys, .. } = *pending;
+        let Pending { uid, device_id, device_flag, keys, since_ms, .. } = *pending;
         entry.inbound.set_version(version);
         let framing = Framing::of(entry.link.transport, json);
         entry.link.session = Session::Live(Box::new(Live {
@@ -138,6 +138,8 @@ impl Shard {
             framing,
             cipher: keys.map(|keys| keys.cipher),
             send_ban,
+            since_ms,
+            pushed: VecDeque::new(),
             unacked: UnackedQueue::default(),
             rpc_ids: VecDeque::new(),
             next_rpc: 0,

@@ -18,7 +18,7 @@ use super::{Shard, unacked::UnackedQueue};
 use crate::{
     code::Code,
     effect::{Effect, Outbox, Port},
-    envelope::Envelope,
+    envelope::{Announced, Envelope},
     id::{ConnId, Name},
     request::{ConnectionInfo, Traffic},
     wire::{
@@ -79,6 +79,10 @@ pub(crate) struct Pending {
     keys: Option<Keys>,
     /// The request to answer; `None` on binary connections.
     rpc_id: Option<String>,
+    /// The number of the ask that goes to the home.
+    login: u64,
+    /// Unix ms of the CONNECT.
+    since_ms: i64,
 }
 
 #[derive(Debug)]
@@ -100,6 +104,9 @@ pub(crate) struct Live {
     pub(crate) framing: Framing,
     pub(crate) cipher: Option<Cipher>,
     send_ban: bool,
+    since_ms: i64,
+    /// Ids of the last pushes, in a cluster: what comes twice is written once.
+    pushed: VecDeque<i64>,
     pub(crate) unacked: UnackedQueue,
     /// Ids of JSON-RPC sends that wait for their result.
     rpc_ids: VecDeque<(u64, String)>,
@@ -122,6 +129,23 @@ impl Session {
             Self::Live(live) => Some(live),
             Self::Greeting | Self::Authenticating(_) => None,
         }
+    }
+}
+
+/// How many pushes a session remembers.
+const PUSHED_MAX: usize = 64;
+
+impl Live {
+    /// Whether the message was pushed lately; from now on it was.
+    pub(crate) fn is_pushed(&mut self, message_id: i64) -> bool {
+        if self.pushed.contains(&message_id) {
+            return true;
+        }
+        if self.pushed.len() >= PUSHED_MAX {
+            self.pushed.pop_front();
+        }
+        self.pushed.push_back(message_id);
+        false
     }
 }
 
@@ -368,16 +392,20 @@ impl Shard {
 
     fn forget(&mut self, entry: &Conn) {
         self.connection_count -= 1;
+        let conn = entry.link.conn;
         let uid = match &entry.link.session {
             Session::Greeting => return,
-            Session::Authenticating(pending) => pending.uid.clone(),
+            Session::Authenticating(pending) => {
+                self.forget_login(pending.login, conn, pending.uid.clone());
+                pending.uid.clone()
+            }
             Session::Live(live) => {
                 self.session_count -= 1;
                 live.uid.clone()
             }
         };
-        let home = self.shard_of(&uid);
-        self.send(home, Envelope::Left { conn: entry.link.conn, uid });
+        let (slot, session) = (self.slot_of(&uid), self.session(conn));
+        self.send_to_slot(slot, Envelope::Left { session, uid });
     }
 
     /// Silence: closes the connection, or says when to look again.
@@ -445,6 +473,19 @@ impl Shard {
 }
 
 impl Link {
+    /// The session as its user's home should know it.
+    pub(crate) fn announced(&self) -> Option<Announced> {
+        let live = self.session.live()?;
+        Some(Announced {
+            uid: live.uid.clone(),
+            conn: self.conn,
+            device_flag: live.device_flag,
+            level: live.device_level,
+            device_id: live.device_id.clone(),
+            since_ms: live.since_ms,
+        })
+    }
+
     fn info(&self, unix_ms: i64, mono_ms: u64) -> ConnectionInfo {
         let idle_ms = i64::try_from(mono_ms - self.active_mono_ms).unwrap_or(0);
         let live = self.session.live();

@@ -7,7 +7,7 @@ use super::{Link, Live};
 use crate::{
     channel_info::kind,
     code::Code,
-    envelope::{Envelope, Origin, SendTask},
+    envelope::Origin,
     id::{ChannelId, Name, person_channel},
     message::Message,
     shard::Shard,
@@ -22,12 +22,12 @@ impl Shard {
         let id = self.ids.next(self.now.unix_ms);
         let size = u64::try_from(send.payload.len()).unwrap_or(u64::MAX);
         self.count_message_in(link, size);
-        let conn = link.conn;
+        let session = self.session(link.conn);
         let Some(live) = link.session.live_mut() else {
             return;
         };
         let flags = send.flags.to_bits();
-        let origin = Origin::Session { conn, client_seq: send.client_seq, flags, rpc: 0 };
+        let origin = Origin::Session { session, client_seq: send.client_seq, flags, rpc: 0 };
         let mut code = live.may_send(self.now.mono_ms, self.settings.sends_per_second_max);
         let mut payload = Vec::new();
         match &live.cipher {
@@ -57,7 +57,7 @@ impl Shard {
     pub(super) fn on_rpc_send(&mut self, link: &mut Link, send: RpcSend<'_>, id: String) {
         let message_id = self.ids.next(self.now.unix_ms);
         self.count_message_in(link, u64::try_from(send.payload.len()).unwrap_or(u64::MAX));
-        let conn = link.conn;
+        let session = self.session(link.conn);
         let made_up;
         let client_msg_no = if send.client_msg_no.is_empty() {
             let mut bytes = [0; 16];
@@ -74,7 +74,7 @@ impl Shard {
         let rpc = live.next_rpc;
         live.rpc_ids.push_back((rpc, id));
         let flags = send.flags.to_bits();
-        let origin = Origin::Session { conn, client_seq: 0, flags, rpc };
+        let origin = Origin::Session { session, client_seq: 0, flags, rpc };
         let code = live.may_send(self.now.mono_ms, self.settings.sends_per_second_max);
         let uid = live.uid.clone();
         let draft = Draft {
@@ -116,9 +116,8 @@ impl Shard {
             code = Code::ChannelIDError;
         }
         if code != Code::Success {
-            return self.answer_send(origin, draft.id, 0, code);
+            return self.answer_origin(origin, draft.id, 0, code);
         }
-        let to = self.shard_of(&stored);
         let message = Message {
             id: draft.id,
             seq: 0,
@@ -134,22 +133,21 @@ impl Shard {
             shown: None,
             payload: payload.into(),
         };
-        let task = SendTask { message, recipients: None, trusted: false, origin };
-        self.send(to, Envelope::Send(Box::new(task)));
+        self.keep_send(message, None, false, origin);
     }
 
     /// The outcome of a SEND.
-    pub(in crate::shard) fn on_sent(
+    pub(in crate::shard) fn acknowledge(
         &mut self,
         origin: Origin,
         message_id: i64,
         seq: u64,
         code: Code,
     ) {
-        let Origin::Session { conn, client_seq, flags, rpc } = origin else {
+        let Origin::Session { session, client_seq, flags, rpc } = origin else {
             return;
         };
-        let Some(mut entry) = self.take_conn(conn) else {
+        let Some(mut entry) = self.take_conn(session.conn) else {
             return;
         };
         let ack = Sendack {

@@ -1,0 +1,634 @@
+//! Parcels: what another shard must take in order, kept until it has reached the sessions.
+//!
+//! ```text
+//! channel's shard ──Deliver──► home ──Push──► shard of the session
+//!        ◄───────Delivered──────┘ ◄─Delivered──┘
+//! ```
+//! A home says [`Envelope::Delivered`] when the pushes that it made of a parcel are taken, so that
+//! the loss of a home or of a link loses nothing: whoever keeps the parcel sends it again, or to
+//! the next home. On a node without peers nothing is numbered: rings lose nothing, and what dies
+//! dies together.
+
+use std::collections::VecDeque;
+
+use super::{
+    Shard,
+    routes::{RETRY_MS, WHEN_TOLD},
+};
+use crate::{
+    envelope::{Content, Envelope, Epoch, Part, Receipt},
+    id::{ChannelId, Name, NodeId, SessionAddr, ShardAddr, ShardId, SlotId},
+    map::{Map, Set},
+    message::SharedMessage,
+};
+
+/// A parcel without an answer for this long goes out again, with all behind it.
+const SILENCE_MS: u64 = 3_000;
+/// What has no home for this long is given up.
+const HOMELESS_MS: u64 = 60_000;
+
+/// On whose behalf something is delivered: it is told when nothing is left to do.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Parent {
+    /// Nobody wants to know.
+    None,
+    /// An entry of a slot of this shard.
+    Entry(SlotId, u64),
+    /// A parcel of another shard.
+    Parcel(Receipt),
+}
+
+#[derive(Debug)]
+struct Kept {
+    content: Content,
+    parent: Parent,
+}
+
+/// Parcels to one shard.
+#[derive(Debug)]
+struct Outgoing {
+    epoch: u32,
+    /// The number of the first of this epoch.
+    begin: u64,
+    /// The number of the first in the queue.
+    first: u64,
+    /// `None`: it went another way.
+    queue: VecDeque<Option<Kept>>,
+    due_ms: Option<u64>,
+    /// When something of it was taken last.
+    moved_ms: u64,
+}
+
+/// Parcels of one shard that have not done their work.
+#[derive(Debug)]
+struct Incoming {
+    epoch: Epoch,
+    first: u64,
+    /// How many things are left to do for each.
+    counts: VecDeque<u32>,
+}
+
+/// Recipients whose home is not known, or a fan-out whose base channel's slot has no leader.
+#[derive(Debug)]
+struct Homeless {
+    message: SharedMessage,
+    to: Whom,
+    except: Option<SessionAddr>,
+    parent: Parent,
+    until_ms: u64,
+}
+
+#[derive(Debug)]
+enum Whom {
+    Uids(std::sync::Arc<[Name]>),
+    Base(ChannelId),
+}
+
+/// Everything on its way from or to other shards.
+#[derive(Debug, Default)]
+pub(crate) struct Parcels {
+    outgoing: Map<ShardAddr, Outgoing>,
+    incoming: Map<ShardAddr, Incoming>,
+    homeless: Map<SlotId, VecDeque<Homeless>>,
+    /// Whom this shard owes word that parcels are done.
+    owed: Set<ShardAddr>,
+    /// Up to which epoch parcels for this slot are given back to whom.
+    refused: Map<(SlotId, ShardAddr), Epoch>,
+    count: usize,
+}
+
+impl Parcels {
+    /// How many wait to be taken.
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+}
+
+impl Shard {
+    /// Delivers to the homes of uids, grouped by slot.
+    pub(super) fn deliver_parts(
+        &mut self,
+        message: &SharedMessage,
+        parts: &[Part],
+        except: Option<SessionAddr>,
+        parent: Parent,
+    ) {
+        let mut here = Vec::new();
+        let mut away: Vec<(ShardAddr, Vec<Part>)> = Vec::new();
+        for part in parts {
+            let waits = self.parcels.homeless.contains_key(&part.slot);
+            match self.home_of(part.slot).filter(|_| !waits) {
+                Some(home) if home == self.me() => here.push(part.clone()),
+                Some(home) => match away.iter_mut().find(|(to, _)| *to == home) {
+                    Some((_, parts)) => parts.push(part.clone()),
+                    None => away.push((home, vec![part.clone()])),
+                },
+                None => {
+                    let to = Whom::Uids(part.uids.clone());
+                    self.keep_homeless(part.slot, message.clone(), to, except, parent);
+                }
+            }
+        }
+        if !here.is_empty() {
+            self.add_job(message.clone(), here, except, parent);
+        }
+        for (home, parts) in away {
+            let message = message.clone();
+            self.send_parcel(home, Content::Deliver { message, parts, except }, parent);
+        }
+    }
+
+    /// Has a command message delivered to the recipients of its base channel.
+    pub(super) fn deliver_to_base(
+        &mut self,
+        message: SharedMessage,
+        base: ChannelId,
+        except: Option<SessionAddr>,
+        parent: Parent,
+    ) {
+        let slot = base.slot(self.settings.slot_count);
+        let waits = self.parcels.homeless.contains_key(&slot);
+        match self.home_of(slot).filter(|_| !waits) {
+            Some(home) if home == self.me() => self.on_fan_out(message, base, except, parent),
+            Some(home) => {
+                self.send_parcel(home, Content::FanOut { message, base, except }, parent);
+            }
+            None => self.keep_homeless(slot, message, Whom::Base(base), except, parent),
+        }
+    }
+
+    /// Sends a parcel to another shard.
+    pub(super) fn send_parcel(&mut self, to: ShardAddr, content: Content, parent: Parent) {
+        let of_session =
+            matches!(content, Content::Push { .. } | Content::Kick { .. } | Content::SendBan { .. });
+        let own = to.node == self.settings.node;
+        if !self.has_peers() || (own && of_session) {
+            return self.send_to(to, Envelope::Parcel { receipt: None, content });
+        }
+        let peer = self.routes.peers.get(&to.node);
+        if of_session && peer.is_none_or(|peer| peer.dead) {
+            return;
+        }
+        let up = own || peer.is_some_and(|peer| peer.up);
+        self.hold(parent);
+        let (from, life, begin, now) = (self.me(), self.life, self.next_id, self.now.mono_ms);
+        let outgoing = self.parcels.outgoing.entry(to).or_insert_with(|| Outgoing {
+            epoch: 0,
+            begin,
+            first: begin,
+            queue: VecDeque::new(),
+            due_ms: None,
+            moved_ms: now,
+        });
+        if outgoing.queue.is_empty() {
+            outgoing.moved_ms = now;
+        }
+        let (number, begin) = (next_number(outgoing), outgoing.begin);
+        let epoch = Epoch { life, count: outgoing.epoch };
+        if !up {
+            outgoing.due_ms = Some(WHEN_TOLD);
+        }
+        let goes = outgoing.due_ms.is_none();
+        let copy = goes.then(|| content.clone());
+        outgoing.queue.push_back(Some(Kept { content, parent }));
+        self.parcels.count += 1;
+        if let Some(content) = copy {
+            let receipt = Some(Receipt { from, epoch, begin, number });
+            self.send_to(to, Envelope::Parcel { receipt, content });
+        }
+    }
+
+    /// A parcel has come.
+    pub(super) fn on_parcel(&mut self, receipt: Option<Receipt>, content: Content) {
+        let Some(receipt) = receipt else {
+            return self.open_parcel(content, Parent::None);
+        };
+        let Receipt { from, epoch, begin, number } = receipt;
+        let fresh = || Incoming { epoch, first: begin, counts: VecDeque::new() };
+        let incoming = self.parcels.incoming.entry(from).or_insert_with(fresh);
+        if incoming.epoch != epoch {
+            if epoch.is_until(incoming.epoch) {
+                return;
+            }
+            *incoming = fresh();
+        }
+        let next = u64::try_from(incoming.counts.len()).unwrap_or(0).wrapping_add(incoming.first);
+        if number != next {
+            // A gap: what is missing comes again, and this one after it.
+            return;
+        }
+        incoming.counts.push_back(1);
+        let parent = Parent::Parcel(receipt);
+        self.open_parcel(content, parent);
+        self.release(parent);
+    }
+
+    fn open_parcel(&mut self, content: Content, parent: Parent) {
+        match content {
+            Content::Deliver { message, mut parts, except } => {
+                if let Parent::Parcel(receipt) = parent {
+                    let back: Vec<SlotId> = parts
+                        .iter()
+                        .map(|part| part.slot)
+                        .filter(|slot| self.is_given_back(*slot, &receipt))
+                        .collect();
+                    if !back.is_empty() {
+                        parts.retain(|part| !back.contains(&part.slot));
+                        self.give_back(receipt, back);
+                    }
+                }
+                if !parts.is_empty() {
+                    self.add_job(message, parts, except, parent);
+                }
+            }
+            Content::FanOut { message, base, except } => {
+                let slot = base.slot(self.settings.slot_count);
+                match parent {
+                    Parent::Parcel(receipt) if self.is_given_back(slot, &receipt) => {
+                        self.give_back(receipt, vec![slot]);
+                    }
+                    Parent::None | Parent::Entry(..) | Parent::Parcel(_) => {
+                        self.on_fan_out(message, base, except, parent);
+                    }
+                }
+            }
+            Content::Push { message, conns } => self.push(&message, &conns),
+            Content::Kick { conn, text } => self.on_kick(conn, text.as_deref()),
+            Content::SendBan { conn, banned } => self.on_send_ban(conn, banned),
+        }
+    }
+
+    fn is_given_back(&self, slot: SlotId, receipt: &Receipt) -> bool {
+        let refused = self.parcels.refused.get(&(slot, receipt.from));
+        refused.is_some_and(|epoch| receipt.epoch.is_until(*epoch))
+    }
+
+    /// Uids (or a base channel) of a slot that this shard does not lead: another way for them.
+    pub(super) fn not_home(
+        &mut self,
+        message: SharedMessage,
+        part: Part,
+        except: Option<SessionAddr>,
+        parent: Parent,
+    ) {
+        match parent {
+            Parent::Parcel(receipt) => self.give_back(receipt, vec![part.slot]),
+            Parent::None | Parent::Entry(..) => {
+                self.keep_homeless(part.slot, message, Whom::Uids(part.uids), except, parent);
+            }
+        }
+    }
+
+    /// The same for a fan-out.
+    pub(super) fn not_base(
+        &mut self,
+        message: SharedMessage,
+        base: ChannelId,
+        except: Option<SessionAddr>,
+        parent: Parent,
+    ) {
+        let slot = base.slot(self.settings.slot_count);
+        match parent {
+            Parent::Parcel(receipt) => self.give_back(receipt, vec![slot]),
+            Parent::None | Parent::Entry(..) => {
+                self.keep_homeless(slot, message, Whom::Base(base), except, parent);
+            }
+        }
+    }
+
+    fn give_back(&mut self, receipt: Receipt, slots: Vec<SlotId>) {
+        let Receipt { from, epoch, number, .. } = receipt;
+        for slot in &slots {
+            self.parcels.refused.insert((*slot, from), epoch);
+            self.tell_leader(*slot, from);
+        }
+        let by = self.me();
+        self.send_to(from, Envelope::NotHome { by, epoch, number, slots });
+    }
+
+    /// Uids of these slots have their home elsewhere: with all that stands behind them.
+    pub(super) fn on_not_home(&mut self, by: ShardAddr, epoch: Epoch, slots: &[SlotId]) {
+        let life = self.life;
+        let Some(outgoing) = self.parcels.outgoing.get_mut(&by) else {
+            return;
+        };
+        if epoch != (Epoch { life, count: outgoing.epoch }) {
+            return;
+        }
+        let due_ms = self.now.mono_ms + RETRY_MS;
+        outgoing.due_ms = Some(outgoing.due_ms.map_or(due_ms, |due| due.min(due_ms)));
+        self.due_at(due_ms);
+        for slot in slots {
+            self.take_back(by, *slot);
+        }
+    }
+
+    /// The slot has another leader: what others have not taken goes to the new one.
+    pub(super) fn take_back_parcels(&mut self, slot: SlotId) {
+        let home = self.home_of(slot);
+        let targets: Vec<ShardAddr> = self.parcels.outgoing.keys().copied().collect();
+        for target in targets.into_iter().filter(|target| home != Some(*target)) {
+            self.take_back(target, slot);
+        }
+    }
+
+    fn take_back(&mut self, target: ShardAddr, slot: SlotId) {
+        let slot_count = self.settings.slot_count;
+        let Some(outgoing) = self.parcels.outgoing.get_mut(&target) else {
+            return;
+        };
+        let mut taken = Vec::new();
+        let mut empty = Vec::new();
+        for entry in &mut outgoing.queue {
+            let Some(Kept { content, parent }) = entry else {
+                continue;
+            };
+            let gone = match content {
+                Content::Deliver { message, parts, except } => {
+                    for part in parts.iter().filter(|part| part.slot == slot) {
+                        let to = Whom::Uids(part.uids.clone());
+                        taken.push((message.clone(), to, *except, *parent));
+                    }
+                    parts.retain(|part| part.slot != slot);
+                    parts.is_empty()
+                }
+                Content::FanOut { message, base, except } if base.slot(slot_count) == slot => {
+                    taken.push((message.clone(), Whom::Base(base.clone()), *except, *parent));
+                    true
+                }
+                Content::FanOut { .. }
+                | Content::Push { .. }
+                | Content::Kick { .. }
+                | Content::SendBan { .. } => false,
+            };
+            if gone {
+                empty.extend(entry.take());
+            }
+        }
+        self.parcels.count -= empty.len();
+        for (message, to, except, parent) in taken {
+            self.keep_homeless(slot, message, to, except, parent);
+        }
+        for kept in empty {
+            self.release(kept.parent);
+        }
+    }
+
+    fn keep_homeless(
+        &mut self,
+        slot: SlotId,
+        message: SharedMessage,
+        to: Whom,
+        except: Option<SessionAddr>,
+        parent: Parent,
+    ) {
+        self.hold(parent);
+        let until_ms = self.now.mono_ms + HOMELESS_MS;
+        let homeless = Homeless { message, to, except, parent, until_ms };
+        self.parcels.homeless.entry(slot).or_default().push_back(homeless);
+        self.parcels.count += 1;
+        self.due_at(self.now.mono_ms + RETRY_MS);
+    }
+
+    /// The slot's leader may be known now.
+    pub(super) fn send_homeless(&mut self, slot: SlotId) {
+        if self.home_of(slot).is_none() {
+            return;
+        }
+        let Some(waiting) = self.parcels.homeless.swap_remove(&slot) else {
+            return;
+        };
+        self.parcels.count -= waiting.len();
+        for Homeless { message, to, except, parent, .. } in waiting {
+            match to {
+                Whom::Uids(uids) => {
+                    self.deliver_parts(&message, &[Part { slot, uids }], except, parent);
+                }
+                Whom::Base(base) => self.deliver_to_base(message, base, except, parent),
+            }
+            self.release(parent);
+        }
+    }
+
+    /// Sends what is due; gives up what has been homeless for too long.
+    pub(super) fn send_due_parcels(&mut self) {
+        let now = self.now.mono_ms;
+        let (mut due, mut next_ms) = (Vec::new(), WHEN_TOLD);
+        for (to, outgoing) in &self.parcels.outgoing {
+            match outgoing.due_ms {
+                Some(due_ms) if due_ms <= now => due.push(*to),
+                Some(due_ms) => next_ms = next_ms.min(due_ms),
+                None => {}
+            }
+        }
+        for to in due {
+            self.repeat_parcels_to(to);
+        }
+        let slots: Vec<SlotId> = self.parcels.homeless.keys().copied().collect();
+        for slot in slots {
+            self.send_homeless(slot);
+            let mut lost = Vec::new();
+            if let Some(waiting) = self.parcels.homeless.get_mut(&slot) {
+                while waiting.front().is_some_and(|homeless| homeless.until_ms <= now) {
+                    lost.extend(waiting.pop_front());
+                }
+                if waiting.is_empty() {
+                    self.parcels.homeless.swap_remove(&slot);
+                } else {
+                    next_ms = next_ms.min(now + super::routes::RETRY_MS_MAX);
+                }
+            }
+            self.parcels.count -= lost.len();
+            for homeless in lost {
+                self.vars.shed += 1;
+                self.release(homeless.parent);
+            }
+        }
+        self.due_at(next_ms);
+    }
+
+    /// The links to a node are new: everything for it goes out again.
+    pub(super) fn repeat_parcels(&mut self, node: NodeId) {
+        let targets: Vec<ShardAddr> = self.parcels.outgoing.keys().copied().collect();
+        for target in targets.into_iter().filter(|target| target.node == node) {
+            self.repeat_parcels_to(target);
+        }
+    }
+
+    /// Everything for a shard goes out again, under the next epoch and with new numbers.
+    pub(super) fn repeat_parcels_to(&mut self, to: ShardAddr) {
+        let own = to.node == self.settings.node;
+        let up = own || self.routes.peers.get(&to.node).is_some_and(|peer| peer.up);
+        let (from, life, now) = (self.me(), self.life, self.now.mono_ms);
+        let Some(outgoing) = self.parcels.outgoing.get_mut(&to) else {
+            return;
+        };
+        if !up {
+            outgoing.due_ms = Some(WHEN_TOLD);
+            return;
+        }
+        outgoing.first = next_number(outgoing);
+        outgoing.begin = outgoing.first;
+        outgoing.queue.retain(Option::is_some);
+        outgoing.epoch += 1;
+        (outgoing.due_ms, outgoing.moved_ms) = (None, now);
+        let epoch = Epoch { life, count: outgoing.epoch };
+        let begin = outgoing.begin;
+        let mut number = begin;
+        let contents: Vec<Content> =
+            outgoing.queue.iter().flatten().map(|kept| kept.content.clone()).collect();
+        for content in contents {
+            let receipt = Some(Receipt { from, epoch, begin, number });
+            self.send_to(to, Envelope::Parcel { receipt, content });
+            number = number.wrapping_add(1);
+        }
+    }
+
+    /// The links to a node are down.
+    pub(super) fn stop_parcels(&mut self, node: NodeId) {
+        for (to, outgoing) in &mut self.parcels.outgoing {
+            if to.node == node {
+                outgoing.due_ms = Some(WHEN_TOLD);
+            }
+        }
+    }
+
+    /// A node's sessions are gone, and what was on its way to them.
+    pub(super) fn drop_session_parcels(&mut self, node: NodeId) {
+        let mut dropped = Vec::new();
+        for (_, outgoing) in self.parcels.outgoing.iter_mut().filter(|(to, _)| to.node == node) {
+            for entry in &mut outgoing.queue {
+                let of_homes = matches!(
+                    entry,
+                    Some(Kept { content: Content::Deliver { .. } | Content::FanOut { .. }, .. })
+                );
+                if !of_homes {
+                    dropped.extend(entry.take());
+                }
+            }
+        }
+        self.parcels.count -= dropped.len();
+        for kept in dropped {
+            self.release(kept.parent);
+        }
+    }
+
+    /// A node has come back, maybe with other shards: what goes to homes finds its way anew.
+    pub(super) fn redirect_parcels(&mut self, node: NodeId) {
+        for slot in (0..self.settings.slot_count).map(SlotId) {
+            let targets: Vec<ShardAddr> = self.parcels.outgoing.keys().copied().collect();
+            for target in targets.into_iter().filter(|target| target.node == node) {
+                self.take_back(target, slot);
+            }
+        }
+    }
+
+    /// Parcels up to this one have reached their sessions.
+    pub(super) fn on_delivered(&mut self, by: ShardAddr, number: u64) {
+        let now = self.now.mono_ms;
+        let Some(outgoing) = self.parcels.outgoing.get_mut(&by) else {
+            return;
+        };
+        let done = usize::try_from(number.wrapping_sub(outgoing.first)).unwrap_or(usize::MAX);
+        if done >= outgoing.queue.len() {
+            return;
+        }
+        outgoing.moved_ms = now;
+        outgoing.first = number.wrapping_add(1);
+        let taken: Vec<Kept> = outgoing.queue.drain(..=done).flatten().collect();
+        if outgoing.queue.is_empty() && outgoing.queue.capacity() > 1_024 {
+            outgoing.queue = VecDeque::new();
+        }
+        self.parcels.count -= taken.len();
+        for kept in taken {
+            self.release(kept.parent);
+        }
+    }
+
+    /// One thing more is to do before the parent is told.
+    pub(super) fn hold(&mut self, parent: Parent) {
+        match parent {
+            Parent::None => {}
+            Parent::Entry(slot, index) => {
+                if let Some(state) = self.slots.get_mut(&slot) {
+                    state.undelivered.hold(index);
+                }
+            }
+            Parent::Parcel(receipt) => {
+                if let Some(count) = self.count_of(&receipt) {
+                    *count += 1;
+                }
+            }
+        }
+    }
+
+    /// One thing is done.
+    pub(super) fn release(&mut self, parent: Parent) {
+        match parent {
+            Parent::None => {}
+            Parent::Entry(slot, index) => {
+                if let Some(state) = self.slots.get_mut(&slot) {
+                    state.undelivered.release(index);
+                }
+            }
+            Parent::Parcel(receipt) => {
+                if let Some(count) = self.count_of(&receipt) {
+                    *count = count.saturating_sub(1);
+                }
+                let Some(incoming) = self.parcels.incoming.get_mut(&receipt.from) else {
+                    return;
+                };
+                while incoming.counts.front() == Some(&0) {
+                    incoming.counts.pop_front();
+                    incoming.first = incoming.first.wrapping_add(1);
+                    self.parcels.owed.insert(receipt.from);
+                }
+            }
+        }
+    }
+
+    fn count_of(&mut self, receipt: &Receipt) -> Option<&mut u32> {
+        let incoming = self.parcels.incoming.get_mut(&receipt.from)?;
+        if incoming.epoch != receipt.epoch {
+            return None;
+        }
+        let place = usize::try_from(receipt.number.wrapping_sub(incoming.first)).ok()?;
+        incoming.counts.get_mut(place)
+    }
+
+    /// Ends a step: one word to each shard whose parcels are done.
+    pub(super) fn pay_receipts(&mut self) {
+        let by = self.me();
+        for to in std::mem::take(&mut self.parcels.owed) {
+            if let Some(incoming) = self.parcels.incoming.get(&to) {
+                let number = incoming.first.wrapping_sub(1);
+                self.send_to(to, Envelope::Delivered { by, number });
+            }
+        }
+    }
+
+    /// Looks for parcels that nobody has answered.
+    pub(super) fn look_after_parcels(&mut self) {
+        let now = self.now.mono_ms;
+        let mut silent = Vec::new();
+        for (to, outgoing) in &self.parcels.outgoing {
+            let waits = !outgoing.queue.is_empty() && outgoing.due_ms.is_none();
+            if waits && outgoing.moved_ms + SILENCE_MS <= now {
+                silent.push(*to);
+            }
+        }
+        for to in silent {
+            self.repeat_parcels_to(to);
+        }
+    }
+
+    /// The shard that has a session.
+    pub(super) fn shard_of_session(session: SessionAddr) -> ShardAddr {
+        let shard: ShardId = session.conn.shard();
+        ShardAddr { node: session.node, shard }
+    }
+}
+
+fn next_number(outgoing: &Outgoing) -> u64 {
+    outgoing.first.wrapping_add(u64::try_from(outgoing.queue.len()).unwrap_or(0))
+}
