@@ -5,9 +5,11 @@
 mod world;
 
 use jindou_core::{
+    channel_info::ChannelInfo,
     entry::{Command, Entry, EntryHead},
-    id::{ChannelId, ShardId, SlotId, person_channel},
+    id::{ChannelId, Name, ShardId, SlotId, person_channel},
     request::{Reply, Request},
+    settings::Settings,
 };
 use world::World;
 
@@ -112,6 +114,50 @@ fn an_entry_that_needs_many_rows_looks_for_them_once() {
     world.group("g", &members);
     world.advance(1_000);
     assert_eq!(world.store.conversations.len(), members.len());
+}
+
+#[test]
+fn an_entry_whose_rows_are_larger_than_the_cache_is_applied() {
+    let settings = Settings { slot_count: 8, cache_size_max: 1_000, ..Settings::default() };
+    let mut world = World::with(settings);
+    let uids: Vec<String> = (0..200).map(|n| format!("u{n}")).collect();
+    // The store answers one by one: the first rows must still be there when the last comes.
+    world.hold_reads = true;
+    let members = uids.iter().map(|uid| Name::from(uid.as_str())).collect();
+    let request = Request::WriteChannel {
+        channel: ChannelId::new("g", 2),
+        info: Some(ChannelInfo::default()),
+        reset: false,
+        members,
+    };
+    let token = world.ask("g", request);
+    world.run();
+    let reads = (0..10_000).take_while(|_| world.release_read()).count();
+    assert!(reads < 300, "{reads} reads");
+    assert!(matches!(world.answer(token), Some(Reply::Done)));
+    assert_eq!(world.store.conversations.len(), uids.len());
+    world.release_reads();
+    // What was kept for the entry is let go.
+    let Reply::Vars(vars) = world.ask_wait("g", Request::Vars) else { panic!("no counts") };
+    assert!(vars.users_cached + vars.channels_cached < 10, "{vars:?}");
+}
+
+#[test]
+fn a_login_whose_rows_are_larger_than_the_cache_is_answered() {
+    let settings =
+        Settings { slot_count: 8, cache_size_max: 2, token_auth: true, ..Settings::default() };
+    let mut world = World::with(settings);
+    let set_token = Request::SetToken {
+        uid: "ann".into(),
+        device_flag: 0,
+        device_level: 1,
+        token: "secret".to_owned(),
+    };
+    assert!(matches!(world.ask_wait("ann", set_token), Reply::Done));
+    let (_, answer) = world.try_connect("ann", "d", 0, "secret");
+    assert_eq!(answer["result"]["reasonCode"], 1, "{answer}");
+    let (_, answer) = world.try_connect("ann", "d", 0, "wrong");
+    assert_eq!(answer["error"]["code"], 2, "{answer}");
 }
 
 #[test]

@@ -44,6 +44,7 @@ use self::{
     waiting::{Purpose, Waiting},
 };
 use crate::{
+    channel_info::kind,
     effect::{Effect, Event, Inbox, Now, Outbox, ReadId, Stepped},
     envelope::Envelope,
     id::{ChannelId, ConnId, Name, ShardId, SlotId},
@@ -175,11 +176,21 @@ impl Shard {
         self.deliver_slice();
         self.flush_slots();
         self.handle_local();
-        let size_max = self.settings.cache_size_max / 2;
-        self.channels.shrink(size_max, Channel::has_gated);
-        self.users.shrink(size_max, |_| false);
+        self.shrink_caches();
         std::mem::swap(&mut self.out, outbox);
         Stepped { more: !self.jobs.is_empty(), wake_at_ms: self.wake_at_ms() }
+    }
+
+    /// Keeps the caches within their bound. Over it stay only rows that something waits with: for
+    /// each slot those of the entry that it applies, channels with sends at the gate, and users
+    /// whose login also needs the personal channel. Evicted, they would be asked for without end.
+    fn shrink_caches(&mut self) {
+        let size_max = self.settings.cache_size_max / 2;
+        self.channels.shrink(size_max, |_, channel| channel.has_gated());
+        let channels = &self.channels;
+        self.users.shrink(size_max, |uid, _| {
+            channels.is_loading(&ChannelId::new(uid.clone(), kind::PERSON))
+        });
     }
 
     /// Whether nothing waits here: no send or change without its answer. For [`Event::Drain`].
@@ -201,8 +212,10 @@ impl Shard {
                 self.resign(slot);
                 self.slots.insert(slot, Slot::new(*rows));
                 let slot_count = self.settings.slot_count;
-                self.channels.forget(|channel| channel.slot(slot_count) == slot);
-                self.users.forget(|uid| SlotId::of(uid, slot_count) == slot);
+                // The entry that waited for them is part of what was opened.
+                let stale = |waiter: &Waiting| matches!(waiter, Waiting::Apply(_));
+                self.channels.forget(|channel| channel.slot(slot_count) == slot, stale);
+                self.users.forget(|uid| SlotId::of(uid, slot_count) == slot, stale);
             }
             Event::Leading { slot, leading: false } => self.resign(slot),
             Event::Leading { slot, leading: true } => {

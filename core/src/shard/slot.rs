@@ -88,6 +88,8 @@ pub(crate) struct Applying {
     /// Rows that must come before it is worth looking again: one look per row would ask each of
     /// the others to wake the slot once more, and double with every row.
     pub(crate) missing: usize,
+    /// Whether the rows that it needs are kept in memory until it is applied.
+    pub(crate) pinned: bool,
 }
 
 /// Answers that wait until other slots have committed what an entry sent them.

@@ -22,6 +22,9 @@ use jindou_core::{
 use serde_json::{Value, json};
 pub(crate) use store::Store;
 
+/// Turns after which the shards must have come to rest.
+const TURNS_MAX: usize = 20_000;
+
 /// The world.
 pub(crate) struct World {
     pub(crate) settings: Arc<Settings>,
@@ -133,16 +136,19 @@ impl World {
 
     /// Steps every shard until nothing is left to do.
     pub(crate) fn run(&mut self) {
-        let mut more = true;
-        while more || self.inboxes.iter().any(|inbox| !inbox.is_empty()) {
-            more = false;
+        for _ in 0..TURNS_MAX {
+            let mut more = false;
             for shard in 0..self.shards.len() {
                 let mut outbox = Outbox::default();
                 let mut inbox = std::mem::take(&mut self.inboxes[shard]);
                 more |= self.shards[shard].step(self.now, &mut inbox, &mut outbox).more;
                 self.perform(shard, outbox);
             }
+            if !more && self.inboxes.iter().all(Inbox::is_empty) {
+                return;
+            }
         }
+        panic!("the shards never come to rest");
     }
 
     fn perform(&mut self, shard: usize, outbox: Outbox) {
@@ -211,6 +217,14 @@ impl World {
             self.event(shard, Event::Read { id, rows });
         }
         self.run();
+    }
+
+    /// Hands out one answer of the store, in a step of its own; `false` when there is none.
+    pub(crate) fn release_read(&mut self) -> bool {
+        let held = self.held_reads.pop_front();
+        let released = held.map(|(shard, id, rows)| self.event(shard, Event::Read { id, rows }));
+        self.run();
+        released.is_some()
     }
 
     /// Moves time on.
