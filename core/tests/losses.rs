@@ -143,6 +143,30 @@ fn an_entry_whose_rows_are_larger_than_the_cache_is_applied() {
 }
 
 #[test]
+fn a_store_that_fails_to_read_is_asked_again_after_a_while() {
+    let mut world = World::new(1);
+    let ann = world.connect("ann");
+    let before = world.read_count;
+    world.fail_reads = true;
+    // Of an entry: the channel of the list.
+    let members = vec!["bob".into()];
+    let channel = ChannelId::new("g", 2);
+    let request = Request::WriteChannel { channel, info: None, reset: false, members };
+    let token = world.ask("g", request);
+    // Of a send: its channel.
+    world.send(ann, "bob", 1, "1");
+    world.run();
+    world.advance(2_000);
+    let asked = world.read_count - before;
+    assert!((4..=10).contains(&asked), "{asked} reads in two seconds");
+    assert!(world.answer(token).is_none() && world.heard(ann).is_empty());
+    world.fail_reads = false;
+    world.advance(1_000);
+    assert!(matches!(world.answer(token), Some(Reply::Done)));
+    assert!(world.heard(ann).iter().any(|answer| answer["result"]["messageSeq"] == 1));
+}
+
+#[test]
 fn a_login_whose_rows_are_larger_than_the_cache_is_answered() {
     let settings =
         Settings { slot_count: 8, cache_size_max: 2, token_auth: true, ..Settings::default() };

@@ -105,18 +105,6 @@ impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
         waiters
     }
 
-    /// The load failed: the place is empty again.
-    pub(crate) fn abandon(&mut self, key: &K) -> Vec<W> {
-        match self.entries.swap_remove(key) {
-            Some(Slotted::Loading { waiters, .. }) => waiters,
-            Some(Slotted::Ready { size, .. }) => {
-                self.size -= size;
-                Vec::new()
-            }
-            None => Vec::new(),
-        }
-    }
-
     /// Tells that a value has grown or shrunk.
     pub(crate) fn resize(&mut self, key: &K, size_of: impl Fn(&V) -> usize) {
         if let Some(Slotted::Ready { value, size, .. }) = self.entries.get_mut(key) {

@@ -90,6 +90,8 @@ pub struct Shard {
     users: Cache<Name, User, Waiting>,
     reads: Map<ReadId, Purpose>,
     next_read: u64,
+    /// Reads of channels and users that failed, and when each is asked for again.
+    failed_reads: VecDeque<(u64, Purpose)>,
     /// Digests that are being read from several slots.
     digests: Map<u64, Gathering>,
     next_gathering: u64,
@@ -137,6 +139,7 @@ impl Shard {
             users: Cache::default(),
             reads: Map::default(),
             next_read: 0,
+            failed_reads: VecDeque::new(),
             digests: Map::default(),
             next_gathering: 0,
             questions: Map::default(),
@@ -284,6 +287,7 @@ impl Shard {
             self.check_silence(conn);
         }
         self.answer_overdue_requests();
+        self.retry_reads();
         if now >= self.next_housekeeping_ms {
             self.next_housekeeping_ms = now + HOUSEKEEPING_MS;
             self.answer_overdue();
@@ -299,12 +303,13 @@ impl Shard {
     fn wake_at_ms(&self) -> Option<u64> {
         let silence = self.silence.peek().map(|Reverse((due, _))| *due);
         let request = self.request_deadlines.front().map(|(due, _)| *due);
+        let read = self.failed_reads.front().map(|(due, _)| *due);
         let busy = self.slots.values().any(|slot| {
             !slot.proposals.is_empty() || !slot.sending.is_empty() || !slot.taken.is_empty()
         });
         let housekeeping = busy.then_some(self.next_housekeeping_ms);
         let retry = (self.session_count > 0).then_some(self.next_retry_scan_ms);
-        [silence, request, housekeeping, retry].into_iter().flatten().min()
+        [silence, request, read, housekeeping, retry].into_iter().flatten().min()
     }
 
     /// Sends an envelope; one for this shard is handled before the next event.

@@ -9,6 +9,9 @@ use crate::{
     row::{Read, Rows},
 };
 
+/// A channel or user that could not be read is asked for again after this time.
+const RETRY_READ_MS: u64 = 500;
+
 /// Who waits for a channel or user to be loaded.
 #[derive(Debug)]
 pub(crate) enum Waiting {
@@ -83,14 +86,33 @@ impl Shard {
             }
             (Purpose::Channel(id), rows) => {
                 self.warn(format!("channel {} cannot be read: {}", id.id, failure_of(&rows)));
-                self.channels.abandon(&id)
+                return self.read_later(Purpose::Channel(id));
             }
             (Purpose::User(uid), rows) => {
                 self.warn(format!("user {uid} cannot be read: {}", failure_of(&rows)));
-                self.users.abandon(&uid)
+                return self.read_later(Purpose::User(uid));
             }
         };
         self.wake(waiting);
+    }
+
+    /// What waits for the rows goes on waiting: asked at once, a store that fails would be asked
+    /// as fast as it answers.
+    fn read_later(&mut self, purpose: Purpose) {
+        self.failed_reads.push_back((self.now.mono_ms + RETRY_READ_MS, purpose));
+    }
+
+    /// Asks again for rows that could not be read.
+    pub(super) fn retry_reads(&mut self) {
+        let now = self.now.mono_ms;
+        while self.failed_reads.front().is_some_and(|(due, _)| *due <= now) {
+            match self.failed_reads.pop_front() {
+                Some((_, Purpose::Channel(channel))) => self.load_channel(channel),
+                Some((_, Purpose::User(uid))) => self.load_user(uid),
+                // Their callers have been told.
+                Some((_, Purpose::Api { .. } | Purpose::Digests { .. })) | None => {}
+            }
+        }
     }
 
     /// Goes on with what waited. Envelopes are handled before the next event, so that nothing

@@ -39,6 +39,10 @@ pub(crate) struct World {
     /// Answers of the store that wait while reads are held back.
     held_reads: VecDeque<(usize, ReadId, Rows)>,
     pub(crate) hold_reads: bool,
+    /// Whether the store fails to read.
+    pub(crate) fail_reads: bool,
+    /// Reads that the store was asked for.
+    pub(crate) read_count: u64,
     outputs: BTreeMap<ConnId, Vec<u8>>,
     heard: BTreeMap<ConnId, Vec<Value>>,
     closed: BTreeSet<ConnId>,
@@ -96,6 +100,8 @@ impl World {
             hold_commits: false,
             held_reads: VecDeque::new(),
             hold_reads: false,
+            fail_reads: false,
+            read_count: 0,
             outputs: BTreeMap::new(),
             heard: BTreeMap::new(),
             closed: BTreeSet::new(),
@@ -179,7 +185,11 @@ impl World {
                 }
                 Effect::Applied { .. } => {}
                 Effect::Read { id, read, .. } => {
-                    let rows = self.store.read(&read);
+                    self.read_count += 1;
+                    let rows = match self.fail_reads {
+                        true => Rows::Failed("a broken disk".to_owned()),
+                        false => self.store.read(&read),
+                    };
                     if self.hold_reads {
                         self.held_reads.push_back((shard, id, rows));
                     } else {
