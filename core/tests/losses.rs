@@ -7,8 +7,9 @@ mod world;
 use jindou_core::{
     channel_info::ChannelInfo,
     entry::{Command, Entry, EntryHead},
-    id::{ChannelId, Name, ShardId, SlotId, person_channel},
+    id::{ChannelId, LogId, Name, ShardId, SlotId, person_channel},
     request::{Reply, Request},
+    row::{Persist, Row},
     settings::Settings,
 };
 use world::World;
@@ -140,6 +141,58 @@ fn an_entry_whose_rows_are_larger_than_the_cache_is_applied() {
     // What was kept for the entry is let go.
     let Reply::Vars(vars) = world.ask_wait("g", Request::Vars) else { panic!("no counts") };
     assert!(vars.users_cached + vars.channels_cached < 10, "{vars:?}");
+}
+
+#[test]
+fn rows_that_were_read_before_a_snapshot_are_not_heeded_after_it() {
+    let mut world = World::new(1);
+    let channel = ChannelId::new("g", 2);
+    let slot = channel.slot(world.settings.slot_count);
+    world.hold_reads = true;
+    let early = world.ask("g", Request::ReadInfo { channel: channel.clone() });
+    world.run();
+    let applied = LogId { term: 1, node: 1, index: 7 };
+    let info = ChannelInfo { ban: true, ..ChannelInfo::default() };
+    let rows = vec![Row::Info { channel: channel.clone(), info }];
+    world.store.persist(Persist { slot, applied, rows });
+    world.install(slot);
+    world.release_reads();
+    // The caller waited for a leader that resigned, or heard what the snapshot says.
+    match world.answer(early) {
+        Some(Reply::Failed(_)) | Some(Reply::Info(Some(ChannelInfo { ban: true, .. }))) => {}
+        other => panic!("{other:?}"),
+    }
+    let reply = world.ask_wait("g", Request::ReadInfo { channel });
+    assert!(matches!(reply, Reply::Info(Some(info)) if info.ban), "{reply:?}");
+}
+
+#[test]
+fn an_entry_of_before_a_snapshot_is_not_taken_for_one_of_after_it() {
+    let mut world = World::new(1);
+    let channel = ChannelId::new("g", 2);
+    let slot = channel.slot(world.settings.slot_count);
+    let write = |ban| Request::WriteChannel {
+        channel: channel.clone(),
+        info: Some(ChannelInfo { ban, ..ChannelInfo::default() }),
+        reset: false,
+        members: Vec::new(),
+    };
+    world.hold_reads = true;
+    // Two entries are committed: the first waits for its row, the second behind it; each time all
+    // who wait are told that the slot has no leader.
+    for _ in 0..2 {
+        let early = world.ask("g", write(true));
+        world.run();
+        world.install(slot);
+        assert!(matches!(world.answer(early), Some(Reply::Failed(_)) | None));
+    }
+    world.hold_commits = true;
+    let second = world.ask("g", write(false));
+    world.run();
+    world.release_reads();
+    assert!(world.answer(second).is_none(), "it is not committed");
+    world.release_commits();
+    assert!(matches!(world.answer(second), Some(Reply::Done)));
 }
 
 #[test]

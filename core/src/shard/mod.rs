@@ -213,12 +213,16 @@ impl Shard {
             Event::Request { token, to, request } => self.on_request(token, to, request),
             Event::SlotOpened { slot, rows } => {
                 self.resign(slot);
-                self.slots.insert(slot, Slot::new(*rows));
+                let mut opened = Slot::new(*rows);
+                // Entries of before may still be committed: no number is given twice.
+                opened.next_proposal = self.slots.get(&slot).map_or(0, |old| old.next_proposal);
+                self.slots.insert(slot, opened);
                 let slot_count = self.settings.slot_count;
                 // The entry that waited for them is part of what was opened.
                 let stale = |waiter: &Waiting| matches!(waiter, Waiting::Apply(_));
                 self.channels.forget(|channel| channel.slot(slot_count) == slot, stale);
                 self.users.forget(|uid| SlotId::of(uid, slot_count) == slot, stale);
+                self.read_again(slot);
             }
             Event::Leading { slot, leading: false } => self.resign(slot),
             Event::Leading { slot, leading: true } => {

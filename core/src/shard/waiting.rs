@@ -52,6 +52,34 @@ impl Shard {
         self.out.effects.push(Effect::Read { id, slot, read });
     }
 
+    /// The rows of a slot are others now: what was asked before is asked again, an answer that is
+    /// still on its way is not heeded.
+    pub(super) fn read_again(&mut self, slot: SlotId) {
+        let slot_count = self.settings.slot_count;
+        let of_slot = |purpose: &Purpose| match purpose {
+            Purpose::Channel(channel) => channel.slot(slot_count) == slot,
+            Purpose::User(uid) => SlotId::of(uid, slot_count) == slot,
+            Purpose::Api { .. } | Purpose::Digests { .. } => false,
+        };
+        let old = self.reads.iter().filter(|(_, purpose)| of_slot(purpose));
+        let old: Vec<ReadId> = old.map(|(id, _)| *id).collect();
+        for id in old {
+            if let Some(purpose) = self.reads.swap_remove(&id) {
+                self.load(purpose);
+            }
+        }
+    }
+
+    /// Asks for a channel or a user.
+    fn load(&mut self, purpose: Purpose) {
+        match purpose {
+            Purpose::Channel(channel) => self.load_channel(channel),
+            Purpose::User(uid) => self.load_user(uid),
+            // Each is read once: their callers are told what comes.
+            Purpose::Api { .. } | Purpose::Digests { .. } => {}
+        }
+    }
+
     /// Rows have come.
     pub(super) fn on_rows(&mut self, id: ReadId, rows: Rows) {
         let Some(purpose) = self.reads.swap_remove(&id) else {
@@ -106,11 +134,8 @@ impl Shard {
     pub(super) fn retry_reads(&mut self) {
         let now = self.now.mono_ms;
         while self.failed_reads.front().is_some_and(|(due, _)| *due <= now) {
-            match self.failed_reads.pop_front() {
-                Some((_, Purpose::Channel(channel))) => self.load_channel(channel),
-                Some((_, Purpose::User(uid))) => self.load_user(uid),
-                // Their callers have been told.
-                Some((_, Purpose::Api { .. } | Purpose::Digests { .. })) | None => {}
+            if let Some((_, purpose)) = self.failed_reads.pop_front() {
+                self.load(purpose);
             }
         }
     }

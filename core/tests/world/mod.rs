@@ -113,17 +113,21 @@ impl World {
             settings,
         };
         for slot in (0..world.settings.slot_count).map(SlotId) {
-            let rows = Box::new(world.store.open(slot));
-            let next = rows.applied.map_or(0, |id| id.index + 1);
-            world.event(world.shard_of(slot), Event::SlotOpened { slot, rows });
-            let log = world.logs.get(&slot).cloned().unwrap_or_default();
-            for (index, entry) in (0..).zip(log).skip(usize::try_from(next).unwrap()) {
-                world.commit(slot, index, entry);
-            }
+            world.open_slot(slot);
             world.event(world.shard_of(slot), Event::Leading { slot, leading });
         }
         world.run();
         world
+    }
+
+    fn open_slot(&mut self, slot: SlotId) {
+        let rows = Box::new(self.store.open(slot));
+        let next = rows.applied.map_or(0, |id| id.index + 1);
+        self.event(self.shard_of(slot), Event::SlotOpened { slot, rows });
+        let log = self.logs.get(&slot).cloned().unwrap_or_default();
+        for (index, entry) in (0..).zip(log).skip(usize::try_from(next).unwrap()) {
+            self.commit(slot, index, entry);
+        }
     }
 
     fn shard_of(&self, slot: SlotId) -> usize {
@@ -264,6 +268,14 @@ impl World {
     /// The leadership of one slot is won or lost.
     pub(crate) fn lead(&mut self, slot: SlotId, leading: bool) {
         self.event(self.shard_of(slot), Event::Leading { slot, leading });
+    }
+
+    /// A snapshot of the slot is installed: it holds what the store holds.
+    pub(crate) fn install(&mut self, slot: SlotId) {
+        self.lead(slot, false);
+        self.open_slot(slot);
+        self.lead(slot, true);
+        self.run();
     }
 
     /// Commits an entry that none of these shards has proposed.
