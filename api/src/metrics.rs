@@ -237,7 +237,7 @@ fn of_process(page: &Page, process: &Process) -> prometheus::Result<()> {
     let own = |name: &str, help: &str| Opts::new(name, help);
     let started = process.started_ms.max(0) / 1000;
     let gauges = [
-        ("go_goroutines", process.tasks.max(process.threads), "Tasks, or threads."),
+        ("go_goroutines", process.threads, "Threads: what stands for goroutines here."),
         ("go_memstats_alloc_bytes", process.allocated_size, "Bytes in use."),
         ("go_threads", process.threads, "Threads."),
         ("process_resident_memory_bytes", process.resident_size, "Resident memory size in bytes."),

@@ -107,8 +107,6 @@ pub struct Process {
     pub fds_max: u64,
     /// Threads.
     pub threads: u64,
-    /// Live tasks of all shards.
-    pub tasks: u64,
     /// Bytes of the data directory.
     pub disk_size: u64,
     /// Whether sockets are served by io_uring (else epoll).

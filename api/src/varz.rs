@@ -94,7 +94,7 @@ pub(crate) async fn varz<N: Node>(api: &Api<N>, call: &Call) -> Answer {
         user_handler_conn_count: sum(|vars| vars.sessions),
         uptime: duration(now_ms.saturating_sub(process.started_ms)),
         // Tasks where they are counted, else threads: the closest to what v2 counts.
-        goroutine: process.tasks.max(process.threads),
+        goroutine: process.threads,
         mem: process.resident_size,
         cpu: process.cpu_percent,
         in_msgs: sum(|vars| vars.traffic.messages_in),

@@ -5,9 +5,12 @@
 mod world;
 
 use jindou_core::{
+    channel_info::ChannelInfo,
     entry::{Command, Entry, EntryHead},
-    id::{ChannelId, ShardId, SlotId, person_channel},
+    id::{ChannelId, LogId, Name, ShardId, SlotId, person_channel},
     request::{Reply, Request},
+    row::{Persist, Row},
+    settings::Settings,
 };
 use world::World;
 
@@ -112,6 +115,126 @@ fn an_entry_that_needs_many_rows_looks_for_them_once() {
     world.group("g", &members);
     world.advance(1_000);
     assert_eq!(world.store.conversations.len(), members.len());
+}
+
+#[test]
+fn an_entry_whose_rows_are_larger_than_the_cache_is_applied() {
+    let settings = Settings { slot_count: 8, cache_size_max: 1_000, ..Settings::default() };
+    let mut world = World::with(settings);
+    let uids: Vec<String> = (0..200).map(|n| format!("u{n}")).collect();
+    // The store answers one by one: the first rows must still be there when the last comes.
+    world.hold_reads = true;
+    let members = uids.iter().map(|uid| Name::from(uid.as_str())).collect();
+    let request = Request::WriteChannel {
+        channel: ChannelId::new("g", 2),
+        info: Some(ChannelInfo::default()),
+        reset: false,
+        members,
+    };
+    let token = world.ask("g", request);
+    world.run();
+    let reads = (0..10_000).take_while(|_| world.release_read()).count();
+    assert!(reads < 300, "{reads} reads");
+    assert!(matches!(world.answer(token), Some(Reply::Done)));
+    assert_eq!(world.store.conversations.len(), uids.len());
+    world.release_reads();
+    // What was kept for the entry is let go.
+    let Reply::Vars(vars) = world.ask_wait("g", Request::Vars) else { panic!("no counts") };
+    assert!(vars.users_cached + vars.channels_cached < 10, "{vars:?}");
+}
+
+#[test]
+fn rows_that_were_read_before_a_snapshot_are_not_heeded_after_it() {
+    let mut world = World::new(1);
+    let channel = ChannelId::new("g", 2);
+    let slot = channel.slot(world.settings.slot_count);
+    world.hold_reads = true;
+    let early = world.ask("g", Request::ReadInfo { channel: channel.clone() });
+    world.run();
+    let applied = LogId { term: 1, node: 1, index: 7 };
+    let info = ChannelInfo { ban: true, ..ChannelInfo::default() };
+    let rows = vec![Row::Info { channel: channel.clone(), info }];
+    world.store.persist(Persist { slot, applied, rows });
+    world.install(slot);
+    world.release_reads();
+    // The caller waited for a leader that resigned, or heard what the snapshot says.
+    match world.answer(early) {
+        Some(Reply::Failed(_)) | Some(Reply::Info(Some(ChannelInfo { ban: true, .. }))) => {}
+        other => panic!("{other:?}"),
+    }
+    let reply = world.ask_wait("g", Request::ReadInfo { channel });
+    assert!(matches!(reply, Reply::Info(Some(info)) if info.ban), "{reply:?}");
+}
+
+#[test]
+fn an_entry_of_before_a_snapshot_is_not_taken_for_one_of_after_it() {
+    let mut world = World::new(1);
+    let channel = ChannelId::new("g", 2);
+    let slot = channel.slot(world.settings.slot_count);
+    let write = |ban| Request::WriteChannel {
+        channel: channel.clone(),
+        info: Some(ChannelInfo { ban, ..ChannelInfo::default() }),
+        reset: false,
+        members: Vec::new(),
+    };
+    world.hold_reads = true;
+    // Two entries are committed: the first waits for its row, the second behind it; each time all
+    // who wait are told that the slot has no leader.
+    for _ in 0..2 {
+        let early = world.ask("g", write(true));
+        world.run();
+        world.install(slot);
+        assert!(matches!(world.answer(early), Some(Reply::Failed(_)) | None));
+    }
+    world.hold_commits = true;
+    let second = world.ask("g", write(false));
+    world.run();
+    world.release_reads();
+    assert!(world.answer(second).is_none(), "it is not committed");
+    world.release_commits();
+    assert!(matches!(world.answer(second), Some(Reply::Done)));
+}
+
+#[test]
+fn a_store_that_fails_to_read_is_asked_again_after_a_while() {
+    let mut world = World::new(1);
+    let ann = world.connect("ann");
+    let before = world.read_count;
+    world.fail_reads = true;
+    // Of an entry: the channel of the list.
+    let members = vec!["bob".into()];
+    let channel = ChannelId::new("g", 2);
+    let request = Request::WriteChannel { channel, info: None, reset: false, members };
+    let token = world.ask("g", request);
+    // Of a send: its channel.
+    world.send(ann, "bob", 1, "1");
+    world.run();
+    world.advance(2_000);
+    let asked = world.read_count - before;
+    assert!((4..=10).contains(&asked), "{asked} reads in two seconds");
+    assert!(world.answer(token).is_none() && world.heard(ann).is_empty());
+    world.fail_reads = false;
+    world.advance(1_000);
+    assert!(matches!(world.answer(token), Some(Reply::Done)));
+    assert!(world.heard(ann).iter().any(|answer| answer["result"]["messageSeq"] == 1));
+}
+
+#[test]
+fn a_login_whose_rows_are_larger_than_the_cache_is_answered() {
+    let settings =
+        Settings { slot_count: 8, cache_size_max: 2, token_auth: true, ..Settings::default() };
+    let mut world = World::with(settings);
+    let set_token = Request::SetToken {
+        uid: "ann".into(),
+        device_flag: 0,
+        device_level: 1,
+        token: "secret".to_owned(),
+    };
+    assert!(matches!(world.ask_wait("ann", set_token), Reply::Done));
+    let (_, answer) = world.try_connect("ann", "d", 0, "secret");
+    assert_eq!(answer["result"]["reasonCode"], 1, "{answer}");
+    let (_, answer) = world.try_connect("ann", "d", 0, "wrong");
+    assert_eq!(answer["error"]["code"], 2, "{answer}");
 }
 
 #[test]

@@ -11,16 +11,16 @@ use super::notice::Notice;
 use super::reader::Reader;
 use super::secret::Secret;
 
-/// The run mode (operations.md §1.3).
+/// The run mode (operations.md §1.3): it decides the default log level and nothing else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
-    /// Log level debug; `/docs` on.
+    /// Log level debug.
     Debug,
-    /// Log level info; `/docs` off.
+    /// Log level info.
     Release,
-    /// Log level info; `/docs` on.
+    /// Log level info.
     Bench,
-    /// Log level info; `/docs` on.
+    /// Log level info.
     Test,
 }
 

@@ -186,9 +186,8 @@ mod tests {
     fn what_it_waits_for_stands_in_the_details() {
         let health = NodeHealth::new(1, true, 0);
         health.set_waiting(Some("waiting for node 2".into()));
-        let told = |health: &NodeHealth| {
-            health.report().waiting.as_deref() == Some("waiting for node 2")
-        };
+        let told =
+            |health: &NodeHealth| health.report().waiting.as_deref() == Some("waiting for node 2");
         assert!(told(&health));
         health.set_waiting(None);
         assert!(!told(&health));

@@ -77,7 +77,8 @@ mod tests {
     #[test]
     fn each_shard_has_a_socket_of_each_port_that_is_on() {
         let listeners = Listeners::bind(&listen(Some(loopback(0))), 3).unwrap();
-        let counts = [&listeners.tcp, &listeners.ws, &listeners.http, &listeners.demo, &listeners.cluster];
+        let counts =
+            [&listeners.tcp, &listeners.ws, &listeners.http, &listeners.demo, &listeners.cluster];
         assert_eq!(counts.map(Vec::len), [3; 5]);
         assert!(listeners.manager.is_empty());
     }

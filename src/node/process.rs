@@ -68,7 +68,6 @@ pub(super) fn read(health: &NodeHealth) -> Process {
         open_fds: fs::read_dir("/proc/self/fd").map_or(0, |dir| dir.count() as u64),
         fds_max: fds_max(),
         threads: status_number(&status, "Threads:"),
-        tasks: 0,
         disk_size: health.disk_size.load(Ordering::Relaxed),
         io_uring: health.io_uring,
     }

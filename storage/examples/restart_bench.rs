@@ -31,7 +31,7 @@ use jindou_core::{
     message::Message,
     row::{DedupeRecord, Persist, Row},
 };
-use jindou_storage::{Completion, Outcome, Storage, StorageOptions, completions, wait};
+use jindou_storage::{Completion, Outcome, Storage, StorageOptions, completions};
 
 const SLOT_COUNT: u16 = 64;
 const IN_FLIGHT: u64 = 256;
@@ -97,15 +97,19 @@ fn open(path: &Path) {
     let storage = storage(path, Arc::default());
     let opened = start.elapsed();
     let (log, state) = (storage.log(), storage.state());
-    let (mut entries, mut applied) = (0, 0);
+    let (sender, receiver) = completions(ShardId(0), Arc::new(|| {}));
     for slot in 0..SLOT_COUNT {
-        match wait(|done| log.load(slot, 1 << 20, done)).unwrap() {
-            Outcome::Log(found) => entries += found.tail.len(),
-            other => panic!("{other:?}"),
-        }
-        match wait(|done| state.open_slot(SlotId(slot), done)).unwrap() {
-            Outcome::Slot(found) => {
-                applied += found.rows.applied.map_or(0, |applied| applied.index)
+        log.load(slot, 1 << 20, sender.done(0));
+        state.open_slot(SlotId(slot), sender.done(0));
+    }
+    let (mut entries, mut applied) = (0, 0);
+    for _ in 0..2 * SLOT_COUNT {
+        match receiver.recv().unwrap() {
+            Completion::Answer { result: Ok(Outcome::Log(found)), .. } => {
+                entries += found.tail.len();
+            }
+            Completion::Answer { result: Ok(Outcome::Slot(found)), .. } => {
+                applied += found.rows.applied.map_or(0, |applied| applied.index);
             }
             other => panic!("{other:?}"),
         }

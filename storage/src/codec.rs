@@ -116,6 +116,19 @@ pub(crate) fn channel_prefix(
     Ok(Writer::with_capacity(bytes.len() + 32).slot(slot).u8(channel.kind).u16(size).bytes(bytes))
 }
 
+/// Picks all of a key or value apart. What is too short, goes on after its end, or is of a version
+/// that we do not know is corrupt.
+pub(crate) fn whole<'a, T>(
+    keyspace: &'static str,
+    part: &'static str,
+    bytes: &'a [u8],
+    parse: impl FnOnce(&mut Cursor<'a>) -> Option<T>,
+) -> Result<T, StorageError> {
+    let mut cursor = Cursor::new(bytes);
+    let parsed = parse(&mut cursor).filter(|_| cursor.end().is_some());
+    parsed.ok_or_else(|| StorageError::corrupt(keyspace, part))
+}
+
 /// What is left of a key or value. Every method gives `None` when there is too little.
 pub(crate) struct Cursor<'a>(&'a [u8]);
 

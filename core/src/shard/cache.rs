@@ -14,8 +14,8 @@ pub(crate) struct Cache<K, V, W> {
 
 #[derive(Debug)]
 enum Slotted<V, W> {
-    Loading(Vec<W>),
-    Ready { value: V, size: usize, used: bool },
+    Loading { waiters: Vec<W>, pinned: bool },
+    Ready { value: V, size: usize, used: bool, pinned: bool },
 }
 
 /// What a look-up found.
@@ -38,7 +38,7 @@ impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
     /// The value if it is loaded.
     pub(crate) fn get(&mut self, key: &K) -> Option<&mut V> {
         match self.entries.get_mut(key)? {
-            Slotted::Loading(_) => None,
+            Slotted::Loading { .. } => None,
             Slotted::Ready { value, used, .. } => {
                 *used = true;
                 Some(value)
@@ -49,7 +49,8 @@ impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
     /// The value, or a place in the queue for it. `waiter` is only made if it has to wait.
     pub(crate) fn get_or_wait(&mut self, key: &K, waiter: impl FnOnce() -> W) -> Found<'_, V> {
         if !self.entries.contains_key(key) {
-            self.entries.insert(key.clone(), Slotted::Loading(vec![waiter()]));
+            let waiters = vec![waiter()];
+            self.entries.insert(key.clone(), Slotted::Loading { waiters, pinned: false });
             return Found::Missing;
         }
         match self.entries.get_mut(key) {
@@ -57,7 +58,7 @@ impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
                 *used = true;
                 Found::Ready(value)
             }
-            Some(Slotted::Loading(waiters)) => {
+            Some(Slotted::Loading { waiters, .. }) => {
                 waiters.push(waiter());
                 Found::Loading
             }
@@ -68,34 +69,40 @@ impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
     /// How many wait for the value.
     pub(crate) fn waiting_count(&self, key: &K) -> usize {
         match self.entries.get(key) {
-            Some(Slotted::Loading(waiters)) => waiters.len(),
+            Some(Slotted::Loading { waiters, .. }) => waiters.len(),
             Some(Slotted::Ready { .. }) | None => 0,
+        }
+    }
+
+    /// Whether the value is on its way.
+    pub(crate) fn is_loading(&self, key: &K) -> bool {
+        matches!(self.entries.get(key), Some(Slotted::Loading { .. }))
+    }
+
+    /// Keeps a value, loaded or on its way, whatever the bound says, until it is let go.
+    pub(crate) fn pin(&mut self, key: &K, pin: bool) {
+        match self.entries.get_mut(key) {
+            Some(Slotted::Loading { pinned, .. } | Slotted::Ready { pinned, .. }) => *pinned = pin,
+            None => {}
         }
     }
 
     /// Puts a loaded value in and gives back who waited for it.
     pub(crate) fn put(&mut self, key: &K, value: V, size: usize) -> Vec<W> {
         self.size += size;
-        match self.entries.insert(key.clone(), Slotted::Ready { value, size, used: false }) {
-            Some(Slotted::Loading(waiters)) => waiters,
-            Some(Slotted::Ready { size, .. }) => {
+        let ready = Slotted::Ready { value, size, used: false, pinned: false };
+        let (waiters, keep) = match self.entries.insert(key.clone(), ready) {
+            Some(Slotted::Loading { waiters, pinned }) => (waiters, pinned),
+            Some(Slotted::Ready { size, pinned, .. }) => {
                 self.size -= size;
-                Vec::new()
+                (Vec::new(), pinned)
             }
-            None => Vec::new(),
+            None => (Vec::new(), false),
+        };
+        if keep {
+            self.pin(key, true);
         }
-    }
-
-    /// The load failed: the place is empty again.
-    pub(crate) fn abandon(&mut self, key: &K) -> Vec<W> {
-        match self.entries.swap_remove(key) {
-            Some(Slotted::Loading(waiters)) => waiters,
-            Some(Slotted::Ready { size, .. }) => {
-                self.size -= size;
-                Vec::new()
-            }
-            None => Vec::new(),
-        }
+        waiters
     }
 
     /// Tells that a value has grown or shrunk.
@@ -111,26 +118,31 @@ impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
     pub(crate) fn loaded_mut(&mut self) -> impl Iterator<Item = (&K, &mut V)> {
         self.entries.iter_mut().filter_map(|(key, entry)| match entry {
             Slotted::Ready { value, .. } => Some((key, value)),
-            Slotted::Loading(_) => None,
+            Slotted::Loading { .. } => None,
         })
     }
 
-    /// Forgets loaded values that match.
-    pub(crate) fn forget(&mut self, matches: impl Fn(&K) -> bool) {
+    /// Forgets loaded values that match; of those on their way, the waiters that are `stale`.
+    pub(crate) fn forget(&mut self, matches: impl Fn(&K) -> bool, stale: impl Fn(&W) -> bool) {
         let mut freed = 0;
         self.entries.retain(|key, entry| match entry {
             Slotted::Ready { size, .. } if matches(key) => {
                 freed += *size;
                 false
             }
-            Slotted::Ready { .. } | Slotted::Loading(_) => true,
+            Slotted::Loading { waiters, pinned } if matches(key) => {
+                waiters.retain(|waiter| !stale(waiter));
+                *pinned = false;
+                true
+            }
+            Slotted::Ready { .. } | Slotted::Loading { .. } => true,
         });
         self.size -= freed;
     }
 
     /// Forgets values that were not used lately until the rest is within the bound (the clock
-    /// algorithm). `pinned` ones stay.
-    pub(crate) fn shrink(&mut self, size_max: usize, pinned: impl Fn(&V) -> bool) {
+    /// algorithm). Pinned ones stay, and those that `needed` names.
+    pub(crate) fn shrink(&mut self, size_max: usize, needed: impl Fn(&K, &V) -> bool) {
         let mut looked_at = 0;
         while self.size > size_max && looked_at < 2 * self.entries.len() {
             looked_at += 1;
@@ -138,14 +150,16 @@ impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
                 self.hand = 0;
             }
             let evicted = match self.entries.get_index_mut(self.hand) {
-                Some((_, Slotted::Ready { value, size, used })) if !pinned(value) => {
+                Some((key, Slotted::Ready { value, size, used, pinned: false }))
+                    if !needed(key, value) =>
+                {
                     if std::mem::take(used) {
                         None
                     } else {
                         Some(*size)
                     }
                 }
-                Some((_, Slotted::Ready { .. } | Slotted::Loading(_))) | None => None,
+                Some((_, Slotted::Ready { .. } | Slotted::Loading { .. })) | None => None,
             };
             if let Some(size) = evicted {
                 // The youngest moves into the hole: the hand passes it.
@@ -181,7 +195,7 @@ mod tests {
         for n in 0..100 {
             cache.put(&n, n, 10);
             cache.get(&0);
-            cache.shrink(500, |_| false);
+            cache.shrink(500, |_, _| false);
             assert!(cache.size <= 500);
         }
         assert!(cache.get(&0).is_some());
@@ -190,11 +204,30 @@ mod tests {
     }
 
     #[test]
-    fn pinned_values_stay_over_the_bound() {
+    fn pinned_and_needed_values_stay_over_the_bound() {
         let mut cache: Cache<u32, u32, ()> = Cache::default();
-        cache.put(&1, 1, 10);
-        cache.put(&2, 2, 10);
-        cache.shrink(0, |value| *value == 1);
-        assert!(cache.get(&1).is_some() && cache.get(&2).is_none());
+        cache.get_or_wait(&3, || ());
+        cache.pin(&3, true);
+        for n in 1..=3 {
+            cache.put(&n, n, 10);
+        }
+        cache.shrink(0, |_, value| *value == 1);
+        assert!(cache.get(&1).is_some() && cache.get(&2).is_none() && cache.get(&3).is_some());
+        cache.pin(&3, false);
+        cache.shrink(0, |_, _| false);
+        cache.shrink(0, |_, _| false);
+        assert!(cache.get(&3).is_none());
+    }
+
+    #[test]
+    fn what_is_forgotten_on_its_way_keeps_only_waiters_that_are_not_stale() {
+        let mut cache: Cache<u8, u8, u8> = Cache::default();
+        cache.get_or_wait(&1, || 10);
+        cache.get_or_wait(&1, || 11);
+        cache.pin(&1, true);
+        cache.forget(|_| true, |waiter| *waiter == 10);
+        assert_eq!(cache.put(&1, 7, 1), vec![11]);
+        cache.shrink(0, |_, _| false);
+        assert!(cache.get(&1).is_none(), "no longer pinned");
     }
 }

@@ -53,6 +53,7 @@ use self::{
     waiting::{Purpose, Waiting},
 };
 use crate::{
+    channel_info::kind,
     code::Code,
     effect::{Effect, Event, Inbox, Now, Outbox, ReadId, Stepped},
     envelope::{Envelope, Epoch, Origin, SendTask},
@@ -111,6 +112,8 @@ pub struct Shard {
     users: Cache<Name, User, Waiting>,
     reads: Map<ReadId, Purpose>,
     next_read: u64,
+    /// Reads of channels and users that failed, and when each is asked for again.
+    failed_reads: VecDeque<(u64, Purpose)>,
     /// Bytes handed to the state lane that it has not taken over.
     state_queue_size: usize,
 
@@ -170,6 +173,7 @@ impl Shard {
             users: Cache::default(),
             reads: Map::default(),
             next_read: 0,
+            failed_reads: VecDeque::new(),
             state_queue_size: 0,
             jobs: VecDeque::new(),
             targets: Vec::new(),
@@ -208,12 +212,22 @@ impl Shard {
         self.flush_slots();
         self.pay_receipts();
         self.handle_local();
-        let size_max = self.settings.cache_size_max / 2;
-        self.channels.shrink(size_max, Channel::has_gated);
-        self.users.shrink(size_max, |_| false);
+        self.shrink_caches();
         std::mem::swap(&mut self.out, outbox);
         let more = !self.jobs.is_empty() || !self.dirty.is_empty();
         Stepped { more, wake_at_ms: self.wake_at_ms() }
+    }
+
+    /// Keeps the caches within their bound. Over it stay only rows that something waits with: for
+    /// each slot those of the entry that it applies, channels with sends at the gate, and users
+    /// whose login also needs the personal channel. Evicted, they would be asked for without end.
+    fn shrink_caches(&mut self) {
+        let size_max = self.settings.cache_size_max / 2;
+        self.channels.shrink(size_max, |_, channel| channel.has_gated());
+        let channels = &self.channels;
+        self.users.shrink(size_max, |uid, _| {
+            channels.is_loading(&ChannelId::new(uid.clone(), kind::PERSON))
+        });
     }
 
     /// Whether nothing waits here: no send or change without its answer. For [`Event::Drain`].
@@ -242,10 +256,16 @@ impl Shard {
                     };
                     self.out.effects.extend(keys.map(tell));
                 }
-                self.slots.insert(slot, Slot::new(*rows));
+                let mut opened = Slot::new(*rows);
+                // Entries of before may still be committed: no number is given twice.
+                opened.next_proposal = self.slots.get(&slot).map_or(0, |old| old.next_proposal);
+                self.slots.insert(slot, opened);
                 let slot_count = self.settings.slot_count;
-                self.channels.forget(|channel| channel.slot(slot_count) == slot);
-                self.users.forget(|uid| SlotId::of(uid, slot_count) == slot);
+                // The entry that waited for them is part of what was opened.
+                let stale = |waiter: &Waiting| matches!(waiter, Waiting::Apply(_));
+                self.channels.forget(|channel| channel.slot(slot_count) == slot, stale);
+                self.users.forget(|uid| SlotId::of(uid, slot_count) == slot, stale);
+                self.read_again(slot);
             }
             Event::Leading { slot, leading: false } => self.resign(slot),
             Event::Leading { slot, leading: true } => self.begin_to_lead(slot),
@@ -337,6 +357,7 @@ impl Shard {
             self.check_silence(conn);
         }
         self.answer_overdue_asks();
+        self.retry_reads();
         if now >= self.next_housekeeping_ms {
             self.next_housekeeping_ms = now + HOUSEKEEPING_MS;
             self.answer_overdue();
@@ -354,13 +375,15 @@ impl Shard {
     fn wake_at_ms(&self) -> Option<u64> {
         let silence = self.silence.peek().map(|Reverse((due, _))| *due);
         let ask = self.asks.next_deadline_ms();
+        let read = self.failed_reads.front().map(|(due, _)| *due);
         let waits = !self.sends.is_empty() || self.parcels.count() > 0;
-        let busy = waits || self.slots.values().any(|slot| {
-            !slot.proposals.is_empty() || !slot.sending.is_empty() || !slot.taken.is_empty()
-        });
+        let busy = waits
+            || self.slots.values().any(|slot| {
+                !slot.proposals.is_empty() || !slot.sending.is_empty() || !slot.taken.is_empty()
+            });
         let housekeeping = busy.then_some(self.next_housekeeping_ms);
         let retry = (self.session_count > 0).then_some(self.next_retry_scan_ms);
-        [silence, ask, self.next_due_ms(), housekeeping, retry].into_iter().flatten().min()
+        [silence, ask, read, self.next_due_ms(), housekeeping, retry].into_iter().flatten().min()
     }
 
     /// Sends an envelope; one for this shard is handled before the next event.

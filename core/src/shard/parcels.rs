@@ -159,8 +159,10 @@ impl Shard {
 
     /// Sends a parcel to another shard.
     pub(super) fn send_parcel(&mut self, to: ShardAddr, content: Content, parent: Parent) {
-        let of_session =
-            matches!(content, Content::Push { .. } | Content::Kick { .. } | Content::SendBan { .. });
+        let of_session = matches!(
+            content,
+            Content::Push { .. } | Content::Kick { .. } | Content::SendBan { .. }
+        );
         let own = to.node == self.settings.node;
         if !self.has_peers() || (own && of_session) {
             return self.send_to(to, Envelope::Parcel { receipt: None, content });

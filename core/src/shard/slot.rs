@@ -46,12 +46,7 @@ pub(crate) enum Waiter {
     /// A caller of the API.
     Api(Caller),
     /// A caller that changes a token; then the sessions of the device end with this text.
-    Token {
-        caller: Option<Caller>,
-        uid: Name,
-        device_flag: u8,
-        kick: Option<Name>,
-    },
+    Token { caller: Option<Caller>, uid: Name, device_flag: u8, kick: Option<Name> },
     /// Another slot's outbox.
     Outbox { source: SlotId, target: SlotId, index: u64 },
 }
@@ -103,6 +98,8 @@ pub(crate) struct Applying {
     /// Rows that must come before it is worth looking again: one look per row would ask each of
     /// the others to wake the slot once more, and double with every row.
     pub(crate) missing: usize,
+    /// Whether the rows that it needs are kept in memory until it is applied.
+    pub(crate) pinned: bool,
 }
 
 /// Answers that wait until other slots have committed what an entry sent them.

@@ -11,6 +11,9 @@ use crate::{
     row::{Read, Rows},
 };
 
+/// A channel or user that could not be read is asked for again after this time.
+const RETRY_READ_MS: u64 = 500;
+
 /// Who waits for a channel or user to be loaded.
 #[derive(Debug)]
 pub(crate) enum Waiting {
@@ -55,6 +58,34 @@ impl Shard {
         self.out.effects.push(Effect::Read { id, slot, read });
     }
 
+    /// The rows of a slot are others now: what was asked before is asked again, an answer that is
+    /// still on its way is not heeded.
+    pub(super) fn read_again(&mut self, slot: SlotId) {
+        let slot_count = self.settings.slot_count;
+        let of_slot = |purpose: &Purpose| match purpose {
+            Purpose::Channel(channel) => channel.slot(slot_count) == slot,
+            Purpose::User(uid) => SlotId::of(uid, slot_count) == slot,
+            Purpose::Api { .. } | Purpose::Digests { .. } => false,
+        };
+        let old = self.reads.iter().filter(|(_, purpose)| of_slot(purpose));
+        let old: Vec<ReadId> = old.map(|(id, _)| *id).collect();
+        for id in old {
+            if let Some(purpose) = self.reads.swap_remove(&id) {
+                self.load(purpose);
+            }
+        }
+    }
+
+    /// Asks for a channel or a user.
+    fn load(&mut self, purpose: Purpose) {
+        match purpose {
+            Purpose::Channel(channel) => self.load_channel(channel),
+            Purpose::User(uid) => self.load_user(uid),
+            // Each is read once: their callers are told what comes.
+            Purpose::Api { .. } | Purpose::Digests { .. } => {}
+        }
+    }
+
     /// Rows have come.
     pub(super) fn on_rows(&mut self, id: ReadId, rows: Rows) {
         let Some(purpose) = self.reads.swap_remove(&id) else {
@@ -89,14 +120,30 @@ impl Shard {
             }
             (Purpose::Channel(id), rows) => {
                 self.warn(format!("channel {} cannot be read: {}", id.id, failure_of(&rows)));
-                self.channels.abandon(&id)
+                return self.read_later(Purpose::Channel(id));
             }
             (Purpose::User(uid), rows) => {
                 self.warn(format!("user {uid} cannot be read: {}", failure_of(&rows)));
-                self.users.abandon(&uid)
+                return self.read_later(Purpose::User(uid));
             }
         };
         self.wake(waiting);
+    }
+
+    /// What waits for the rows goes on waiting: asked at once, a store that fails would be asked
+    /// as fast as it answers.
+    fn read_later(&mut self, purpose: Purpose) {
+        self.failed_reads.push_back((self.now.mono_ms + RETRY_READ_MS, purpose));
+    }
+
+    /// Asks again for rows that could not be read.
+    pub(super) fn retry_reads(&mut self) {
+        let now = self.now.mono_ms;
+        while self.failed_reads.front().is_some_and(|(due, _)| *due <= now) {
+            if let Some((_, purpose)) = self.failed_reads.pop_front() {
+                self.load(purpose);
+            }
+        }
     }
 
     /// Goes on with what waited. Envelopes are handled before the next event, so that nothing

@@ -22,6 +22,9 @@ use jindou_core::{
 use serde_json::{Value, json};
 pub(crate) use store::Store;
 
+/// Turns after which the shards must have come to rest.
+const TURNS_MAX: usize = 20_000;
+
 /// The world.
 pub(crate) struct World {
     pub(crate) settings: Arc<Settings>,
@@ -36,6 +39,10 @@ pub(crate) struct World {
     /// Answers of the store that wait while reads are held back.
     held_reads: VecDeque<(usize, ReadId, Rows)>,
     pub(crate) hold_reads: bool,
+    /// Whether the store fails to read.
+    pub(crate) fail_reads: bool,
+    /// Reads that the store was asked for.
+    pub(crate) read_count: u64,
     outputs: BTreeMap<ConnId, Vec<u8>>,
     heard: BTreeMap<ConnId, Vec<Value>>,
     closed: BTreeSet<ConnId>,
@@ -94,6 +101,8 @@ impl World {
             hold_commits: false,
             held_reads: VecDeque::new(),
             hold_reads: false,
+            fail_reads: false,
+            read_count: 0,
             outputs: BTreeMap::new(),
             heard: BTreeMap::new(),
             closed: BTreeSet::new(),
@@ -106,17 +115,21 @@ impl World {
             settings,
         };
         for slot in (0..world.settings.slot_count).map(SlotId) {
-            let rows = Box::new(world.store.open(slot));
-            let next = rows.applied.map_or(0, |id| id.index + 1);
-            world.event(world.shard_of(slot), Event::SlotOpened { slot, rows });
-            let log = world.logs.get(&slot).cloned().unwrap_or_default();
-            for (index, entry) in (0..).zip(log).skip(usize::try_from(next).unwrap()) {
-                world.commit(slot, index, entry);
-            }
+            world.open_slot(slot);
             world.lead(slot, leading);
         }
         world.run();
         world
+    }
+
+    fn open_slot(&mut self, slot: SlotId) {
+        let rows = Box::new(self.store.open(slot));
+        let next = rows.applied.map_or(0, |id| id.index + 1);
+        self.event(self.shard_of(slot), Event::SlotOpened { slot, rows });
+        let log = self.logs.get(&slot).cloned().unwrap_or_default();
+        for (index, entry) in (0..).zip(log).skip(usize::try_from(next).unwrap()) {
+            self.commit(slot, index, entry);
+        }
     }
 
     fn shard_of(&self, slot: SlotId) -> usize {
@@ -135,16 +148,19 @@ impl World {
 
     /// Steps every shard until nothing is left to do.
     pub(crate) fn run(&mut self) {
-        let mut more = true;
-        while more || self.inboxes.iter().any(|inbox| !inbox.is_empty()) {
-            more = false;
+        for _ in 0..TURNS_MAX {
+            let mut more = false;
             for shard in 0..self.shards.len() {
                 let mut outbox = Outbox::default();
                 let mut inbox = std::mem::take(&mut self.inboxes[shard]);
                 more |= self.shards[shard].step(self.now, &mut inbox, &mut outbox).more;
                 self.perform(shard, outbox);
             }
+            if !more && self.inboxes.iter().all(Inbox::is_empty) {
+                return;
+            }
         }
+        panic!("the shards never come to rest");
     }
 
     fn perform(&mut self, shard: usize, outbox: Outbox) {
@@ -175,7 +191,11 @@ impl World {
                 }
                 Effect::Applied { .. } => {}
                 Effect::Read { id, read, .. } => {
-                    let rows = self.store.read(&read);
+                    self.read_count += 1;
+                    let rows = match self.fail_reads {
+                        true => Rows::Failed("a broken disk".to_owned()),
+                        false => self.store.read(&read),
+                    };
                     if self.hold_reads {
                         self.held_reads.push_back((shard, id, rows));
                     } else {
@@ -217,6 +237,14 @@ impl World {
         self.run();
     }
 
+    /// Hands out one answer of the store, in a step of its own; `false` when there is none.
+    pub(crate) fn release_read(&mut self) -> bool {
+        let held = self.held_reads.pop_front();
+        let released = held.map(|(shard, id, rows)| self.event(shard, Event::Read { id, rows }));
+        self.run();
+        released.is_some()
+    }
+
     /// Moves time on.
     pub(crate) fn advance(&mut self, ms: u64) {
         for _ in 0..ms.div_ceil(100) {
@@ -250,6 +278,14 @@ impl World {
         if leading {
             self.event(shard, Event::Leases(vec![(slot, u64::MAX)]));
         }
+    }
+
+    /// A snapshot of the slot is installed: it holds what the store holds.
+    pub(crate) fn install(&mut self, slot: SlotId) {
+        self.lead(slot, false);
+        self.open_slot(slot);
+        self.lead(slot, true);
+        self.run();
     }
 
     /// Commits an entry that none of these shards has proposed.

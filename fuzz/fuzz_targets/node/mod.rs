@@ -250,7 +250,7 @@ impl Node {
             self.release_commits();
         }
         if !self.hold_reads {
-            self.release_reads(None);
+            self.release_reads();
         }
     }
 
@@ -271,13 +271,10 @@ impl Node {
         }
     }
 
-    fn release_reads(&mut self, of: Option<usize>) {
-        for (shard, id, rows) in std::mem::take(&mut self.held_reads) {
-            if of.is_none_or(|of| of == shard) {
-                self.event(shard, Event::Read { id, rows });
-            } else {
-                self.held_reads.push_back((shard, id, rows));
-            }
+    /// The last first: several threads read, and nobody may rely on an order.
+    fn release_reads(&mut self) {
+        while let Some((shard, id, rows)) = self.held_reads.pop_back() {
+            self.event(shard, Event::Read { id, rows });
         }
     }
 
@@ -292,9 +289,9 @@ impl Node {
         }
     }
 
-    /// A snapshot of the slot is installed: it holds what the store holds.
+    /// A snapshot of the slot is installed: it holds what the store holds. Reads of before may be
+    /// answered after it.
     fn install(&mut self, slot: SlotId) {
-        self.release_reads(Some(self.shard_of(slot)));
         self.lead(slot, false);
         self.lose_proposals(Some(slot));
         self.run();
@@ -387,7 +384,7 @@ impl Node {
     /// has read the logs from their beginning holds the same state.
     pub fn finish(mut self, leads: Leads) {
         (self.hold_commits, self.hold_reads, self.failing_reads) = (false, false, 0);
-        self.release_reads(None);
+        self.release_reads();
         for slot in (0..self.settings.slot_count).map(SlotId) {
             let leading = match leads {
                 Leads::All => true,

@@ -4,7 +4,7 @@ use std::{cell::OnceCell, rc::Rc};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::LocalBoxFuture};
-use jindou_cluster::{GroupId, Node, Runtime, AsyncRuntime as _, Transport, TransportError};
+use jindou_cluster::{AsyncRuntime as _, GroupId, Node, Runtime, Transport, TransportError};
 use jindou_core::{
     effect::{Event, PeerState, Place},
     id::{NodeId, ShardAddr},

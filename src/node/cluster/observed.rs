@@ -61,6 +61,8 @@ mod tests {
         assert_eq!(observed.nodes.len(), 2);
         let muted = GroupStatus { muted: true, leads: false, ..group(4) };
         observed.add(NodeId(3), Seen { groups: vec![muted], ..Seen::default() });
-        assert!(observed.is_muted(SlotId(4), NodeId(3)) && !observed.is_muted(SlotId(4), NodeId(1)));
+        assert!(
+            observed.is_muted(SlotId(4), NodeId(3)) && !observed.is_muted(SlotId(4), NodeId(1))
+        );
     }
 }

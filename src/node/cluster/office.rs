@@ -13,14 +13,14 @@ use jindou_core::{
 };
 use jindou_net::{
     Handle,
-    link::{Identity, Links, LinkStatus, Secret},
+    link::{Identity, LinkStatus, Links, Secret},
 };
 
 use super::{
-    observed::{Observed, Seen},
     document::{Document, Member, SharedDocument, Status, node_entry},
     gate::Gate,
     letters::{Answer, Ask, GroupStatus, NodeChange, read_answer, to_bytes},
+    observed::{Observed, Seen},
     post::Post,
     settings::ClusterSettings,
 };
@@ -152,7 +152,13 @@ impl Office {
     }
 
     /// Asks a shard of a node, this one included.
-    pub(super) async fn ask(&self, to: NodeId, place: Place, ask: Ask, time_max: Duration) -> Answer {
+    pub(super) async fn ask(
+        &self,
+        to: NodeId,
+        place: Place,
+        ask: Ask,
+        time_max: Duration,
+    ) -> Answer {
         if to == self.0.settings.node {
             let shard = match place {
                 Place::Shard(shard) => shard,
@@ -197,7 +203,9 @@ impl Office {
             return Answer::refuse(format!("node {} is no member", from.0));
         }
         if ask == Ask::HandOver {
-            return Answer::refuse("a node hands over when it stops, and not when another wants it");
+            return Answer::refuse(
+                "a node hands over when it stops, and not when another wants it",
+            );
         }
         self.answer(ask).await
     }

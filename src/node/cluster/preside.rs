@@ -92,7 +92,8 @@ impl Office {
         let (id, secret) = dice.split_at(8);
         let now_s = self.now_ms() / 1_000;
         let own = (settings.node, settings.addr.clone().unwrap_or_default());
-        let members = if settings.members.is_empty() { vec![own] } else { settings.members.clone() };
+        let members =
+            if settings.members.is_empty() { vec![own] } else { settings.members.clone() };
         let mut entries = vec![(SECRET_KEY.to_owned(), secret.to_vec())];
         for (node, addr) in members {
             let api_url =
@@ -146,8 +147,10 @@ impl Office {
             match member.status {
                 Status::Joining if observed.nodes.contains_key(node) => {
                     tracing::info!("node {} has joined", node.0);
-                    entries
-                        .push(node_entry(*node, &Member { status: Status::Joined, ..member.clone() }));
+                    entries.push(node_entry(
+                        *node,
+                        &Member { status: Status::Joined, ..member.clone() },
+                    ));
                 }
                 Status::Leaving if !seated.contains(node) => {
                     tracing::info!("node {} has left", node.0);

@@ -34,8 +34,7 @@ pub(super) fn decide(settings: &ClusterSettings, met: &BTreeMap<NodeId, u64>) ->
     if members.is_empty() || members == [settings.node] {
         return Decision::Found(vec![settings.node]);
     }
-    let present =
-        |node: &&NodeId| **node == settings.node || met.contains_key(*node);
+    let present = |node: &&NodeId| **node == settings.node || met.contains_key(*node);
     let present = members.iter().filter(present).count();
     if present > members.len() / 2 {
         return Decision::Found(members);

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use jindou_api::{ClusterChange, ClusterView, NodeStatus, NodeView, ReplicaRole, ReplicaView, SlotView};
+use jindou_api::{
+    ClusterChange, ClusterView, NodeStatus, NodeView, ReplicaRole, ReplicaView, SlotView,
+};
 use jindou_core::{
     effect::Place,
     id::{NodeId, SlotId},

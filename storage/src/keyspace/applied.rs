@@ -10,7 +10,7 @@ use bytes::Bytes;
 use jindou_core::id::{LogId, SlotId};
 
 use crate::{
-    codec::{Cursor, Writer},
+    codec::{Writer, whole},
     error::StorageError,
 };
 
@@ -33,17 +33,15 @@ pub(crate) fn key(slot: SlotId, what: What) -> Vec<u8> {
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, What), StorageError> {
-    let parse = || {
-        let mut key = Cursor::new(key);
+    whole(NAME, "key", key, |key| {
         let slot = key.slot()?;
         let what = match key.u8()? {
             0 => What::Position,
             1 => What::Membership,
             _ => return None,
         };
-        key.end().map(|()| (slot, what))
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
+        Some((slot, what))
+    })
 }
 
 pub(crate) fn encode_position(applied: LogId) -> Vec<u8> {
@@ -56,13 +54,10 @@ pub(crate) fn encode_position(applied: LogId) -> Vec<u8> {
 }
 
 pub(crate) fn decode_position(value: &[u8]) -> Result<LogId, StorageError> {
-    let parse = || {
-        let mut value = Cursor::new(value);
+    whole(NAME, "position", value, |value| {
         value.version(VERSION)?;
-        let applied = LogId { term: value.u64()?, node: value.u64()?, index: value.u64()? };
-        value.end().map(|()| applied)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "position"))
+        Some(LogId { term: value.u64()?, node: value.u64()?, index: value.u64()? })
+    })
 }
 
 pub(crate) fn encode_membership(membership: &[u8]) -> Vec<u8> {

@@ -11,7 +11,7 @@ use jindou_core::{
 };
 
 use crate::{
-    codec::{Cursor, channel_prefix},
+    codec::{channel_prefix, whole},
     error::StorageError,
 };
 
@@ -23,12 +23,7 @@ pub(crate) fn key(slot: SlotId, channel: &ChannelId) -> Result<Vec<u8>, StorageE
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, ChannelId), StorageError> {
-    let parse = || {
-        let mut key = Cursor::new(key);
-        let parts = (key.slot()?, key.channel()?);
-        key.end().map(|()| parts)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
+    whole(NAME, "key", key, |key| Some((key.slot()?, key.channel()?)))
 }
 
 pub(crate) fn encode(info: &ChannelInfo) -> Vec<u8> {

@@ -11,7 +11,7 @@ use jindou_core::{
 };
 
 use crate::{
-    codec::{Cursor, Writer, name_bytes, name_prefix},
+    codec::{Cursor, Writer, name_bytes, name_prefix, whole},
     error::StorageError,
 };
 
@@ -49,18 +49,15 @@ pub(crate) fn encode(conversation: &Conversation) -> Vec<u8> {
 }
 
 pub(crate) fn decode(value: &[u8]) -> Result<Conversation, StorageError> {
-    let parse = || {
-        let mut value = Cursor::new(value);
+    whole(NAME, "value", value, |value| {
         value.version(VERSION)?;
-        let conversation = Conversation {
+        Some(Conversation {
             read_to: value.u64()?,
             deleted_to: value.u64()?,
             created_ms: value.i64()?,
             updated_ms: value.i64()?,
-        };
-        value.end().map(|()| conversation)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "value"))
+        })
+    })
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@
 use jindou_core::{id::SlotId, row::DedupeRecord};
 
 use crate::{
-    codec::{Cursor, Writer},
+    codec::{Cursor, Writer, whole},
     error::StorageError,
 };
 
@@ -22,12 +22,7 @@ pub(crate) fn key(slot: SlotId, index: u64) -> Vec<u8> {
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, u64), StorageError> {
-    let parse = || {
-        let mut key = Cursor::new(key);
-        let parts = (key.slot()?, key.u64()?);
-        key.end().map(|()| parts)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
+    whole(NAME, "key", key, |key| Some((key.slot()?, key.u64()?)))
 }
 
 pub(crate) fn encode(records: &[DedupeRecord]) -> Vec<u8> {

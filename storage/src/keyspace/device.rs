@@ -11,7 +11,7 @@ use jindou_core::{
 };
 
 use crate::{
-    codec::{Cursor, Writer, name_prefix},
+    codec::{Cursor, Writer, name_prefix, whole},
     error::StorageError,
 };
 
@@ -28,12 +28,7 @@ pub(crate) fn key(slot: SlotId, uid: &str, device_flag: u8) -> Result<Vec<u8>, S
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, Name, u8), StorageError> {
-    let parse = || {
-        let mut key = Cursor::new(key);
-        let parts = (key.slot()?, key.name()?, key.u8()?);
-        key.end().map(|()| parts)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
+    whole(NAME, "key", key, |key| Some((key.slot()?, key.name()?, key.u8()?)))
 }
 
 pub(crate) fn encode(device: &Device) -> Vec<u8> {

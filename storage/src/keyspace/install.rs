@@ -10,7 +10,7 @@
 use jindou_core::id::SlotId;
 
 use crate::{
-    codec::{Cursor, Writer},
+    codec::{Cursor, Writer, whole},
     error::StorageError,
 };
 
@@ -32,13 +32,10 @@ pub(crate) fn encode(chunk_count: u32) -> Vec<u8> {
 }
 
 pub(crate) fn decode(value: &[u8]) -> Result<u32, StorageError> {
-    let parse = || {
-        let mut value = Cursor::new(value);
+    whole(NAME, "value", value, |value| {
         value.version(VERSION)?;
-        let chunk_count = value.u32()?;
-        value.end().map(|()| chunk_count)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "value"))
+        value.u32()
+    })
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use jindou_core::{
 };
 
 use crate::{
-    codec::{Cursor, Writer, channel_prefix, name_bytes},
+    codec::{Cursor, Writer, channel_prefix, name_bytes, whole},
     error::StorageError,
 };
 
@@ -61,11 +61,9 @@ pub(crate) fn key(
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, ChannelId, List, Name), StorageError> {
-    let parse = || {
-        let mut key = Cursor::new(key);
+    whole(NAME, "key", key, |key| {
         Some((key.slot()?, key.channel()?, list_of(key.u8()?)?, key.last_name()?))
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
+    })
 }
 
 pub(crate) fn encode(added_ms: i64) -> Vec<u8> {
@@ -73,13 +71,10 @@ pub(crate) fn encode(added_ms: i64) -> Vec<u8> {
 }
 
 pub(crate) fn decode(value: &[u8]) -> Result<i64, StorageError> {
-    let parse = || {
-        let mut value = Cursor::new(value);
+    whole(NAME, "value", value, |value| {
         value.version(VERSION)?;
-        let added_ms = value.i64()?;
-        value.end().map(|()| added_ms)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "value"))
+        value.i64()
+    })
 }
 
 #[cfg(test)]

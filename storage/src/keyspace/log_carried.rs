@@ -8,7 +8,7 @@
 //! life   as the generation
 
 use crate::{
-    codec::{Cursor, Writer},
+    codec::{Writer, whole},
     error::StorageError,
 };
 
@@ -24,13 +24,10 @@ pub(crate) fn key(group: u16, first: u64) -> Vec<u8> {
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(u16, u64), StorageError> {
-    let parse = || {
-        let mut key = Cursor::new(key);
+    whole(NAME, "key", key, |key| {
         key.version(TAG)?;
-        let parts = (key.u16()?, key.u64()?);
-        key.end().map(|()| parts)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
+        Some((key.u16()?, key.u64()?))
+    })
 }
 
 pub(crate) fn encode(last: u64) -> Vec<u8> {
@@ -38,13 +35,10 @@ pub(crate) fn encode(last: u64) -> Vec<u8> {
 }
 
 pub(crate) fn decode(value: &[u8]) -> Result<u64, StorageError> {
-    let parse = || {
-        let mut value = Cursor::new(value);
+    whole(NAME, "value", value, |value| {
         value.version(VERSION)?;
-        let last = value.u64()?;
-        value.end().map(|()| last)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "value"))
+        value.u64()
+    })
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! An index may stand in two generations when entries were carried over (`log_carried`); the later
 //! one counts.
 
-use crate::{codec::Cursor, error::StorageError};
+use crate::{codec::whole, error::StorageError};
 
 pub(crate) const NAME: &str = "log entry";
 const TAG: u8 = 1;
@@ -28,13 +28,10 @@ pub(crate) fn key(group: u16, index: u64) -> Key {
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(u16, u64), StorageError> {
-    let parse = || {
-        let mut key = Cursor::new(key);
+    whole(NAME, "key", key, |key| {
         key.version(TAG)?;
-        let parts = (key.u16()?, key.u64()?);
-        key.end().map(|()| parts)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
+        Some((key.u16()?, key.u64()?))
+    })
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@
 use bytes::Bytes;
 
 use crate::{
-    codec::{Cursor, Writer},
+    codec::{Cursor, Writer, whole},
     error::StorageError,
 };
 
@@ -40,8 +40,7 @@ pub(crate) fn key(group: u16, what: What) -> [u8; 4] {
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(u16, What), StorageError> {
-    let parse = || {
-        let mut key = Cursor::new(key);
+    whole(NAME, "key", key, |key| {
         key.version(TAG)?;
         let group = key.u16()?;
         let what = match key.u8()? {
@@ -50,9 +49,8 @@ pub(crate) fn parse_key(key: &[u8]) -> Result<(u16, What), StorageError> {
             2 => What::Purged,
             _ => return None,
         };
-        key.end().map(|()| (group, what))
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
+        Some((group, what))
+    })
 }
 
 pub(crate) fn encode(bytes: &[u8]) -> Vec<u8> {

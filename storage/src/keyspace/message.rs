@@ -19,7 +19,7 @@ use jindou_core::{
 };
 
 use crate::{
-    codec::{Cursor, Writer, channel_prefix},
+    codec::{Cursor, Writer, channel_prefix, whole},
     error::StorageError,
 };
 
@@ -40,12 +40,7 @@ pub(crate) fn key(slot: SlotId, channel: &ChannelId, seq: u64) -> Result<Vec<u8>
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, ChannelId, u64), StorageError> {
-    let parse = || {
-        let mut key = Cursor::new(key);
-        let parts = (key.slot()?, key.channel()?, key.u64()?);
-        key.end().map(|()| parts)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
+    whole(NAME, "key", key, |key| Some((key.slot()?, key.channel()?, key.u64()?)))
 }
 
 /// The seq of a key of which the channel is known.

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use jindou_core::id::SlotId;
 
 use crate::{
-    codec::{Cursor, Writer},
+    codec::{Writer, whole},
     error::StorageError,
 };
 
@@ -21,12 +21,7 @@ pub(crate) fn key(slot: SlotId, target: SlotId, index: u64) -> Vec<u8> {
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, SlotId, u64), StorageError> {
-    let parse = || {
-        let mut key = Cursor::new(key);
-        let parts = (key.slot()?, key.slot()?, key.u64()?);
-        key.end().map(|()| parts)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
+    whole(NAME, "key", key, |key| Some((key.slot()?, key.slot()?, key.u64()?)))
 }
 
 pub(crate) fn encode(changes: &[u8]) -> Vec<u8> {

@@ -8,7 +8,7 @@
 use jindou_core::id::SlotId;
 
 use crate::{
-    codec::{Cursor, Writer},
+    codec::{Writer, whole},
     error::StorageError,
 };
 
@@ -20,12 +20,7 @@ pub(crate) fn key(slot: SlotId, source: SlotId) -> Vec<u8> {
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, SlotId), StorageError> {
-    let parse = || {
-        let mut key = Cursor::new(key);
-        let parts = (key.slot()?, key.slot()?);
-        key.end().map(|()| parts)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
+    whole(NAME, "key", key, |key| Some((key.slot()?, key.slot()?)))
 }
 
 pub(crate) fn encode(index: u64) -> Vec<u8> {
@@ -33,13 +28,10 @@ pub(crate) fn encode(index: u64) -> Vec<u8> {
 }
 
 pub(crate) fn decode(value: &[u8]) -> Result<u64, StorageError> {
-    let parse = || {
-        let mut value = Cursor::new(value);
+    whole(NAME, "value", value, |value| {
         value.version(VERSION)?;
-        let index = value.u64()?;
-        value.end().map(|()| index)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "value"))
+        value.u64()
+    })
 }
 
 #[cfg(test)]

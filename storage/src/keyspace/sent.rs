@@ -8,7 +8,7 @@
 use jindou_core::id::{ChannelId, Name, SlotId};
 
 use crate::{
-    codec::{Cursor, Writer, channel_prefix, name_bytes},
+    codec::{Writer, channel_prefix, name_bytes, whole},
     error::StorageError,
 };
 
@@ -21,11 +21,7 @@ pub(crate) fn key(slot: SlotId, channel: &ChannelId, uid: &str) -> Result<Vec<u8
 }
 
 pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, ChannelId, Name), StorageError> {
-    let parse = || {
-        let mut key = Cursor::new(key);
-        Some((key.slot()?, key.channel()?, key.last_name()?))
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "key"))
+    whole(NAME, "key", key, |key| Some((key.slot()?, key.channel()?, key.last_name()?)))
 }
 
 pub(crate) fn encode(seq: u64) -> Vec<u8> {
@@ -33,13 +29,10 @@ pub(crate) fn encode(seq: u64) -> Vec<u8> {
 }
 
 pub(crate) fn decode(value: &[u8]) -> Result<u64, StorageError> {
-    let parse = || {
-        let mut value = Cursor::new(value);
+    whole(NAME, "value", value, |value| {
         value.version(VERSION)?;
-        let seq = value.u64()?;
-        value.end().map(|()| seq)
-    };
-    parse().ok_or_else(|| StorageError::corrupt(NAME, "value"))
+        value.u64()
+    })
 }
 
 #[cfg(test)]

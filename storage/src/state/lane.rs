@@ -1,5 +1,5 @@
 //! The thread that owns the state database: writes in order, without fsync, many in one batch.
-//! Reads are handed to a second thread with a view of what is committed at that moment, so that
+//! Reads are handed to other threads with a view of what is committed at that moment, so that
 //! neither waits for the other.
 
 use std::{
@@ -68,7 +68,10 @@ impl StateOptions {
 /// How many bytes of rows go into one commit.
 const BATCH_SIZE_MAX: u64 = 4 << 20;
 /// How many reads are answered before their shards are woken.
-const READ_COUNT_MAX: usize = 64;
+const READ_COUNT_MAX: usize = 8;
+/// How many threads read: a start opens all slots at once, and a long history must not hold up
+/// the short ones.
+const READER_COUNT: usize = 2;
 
 enum Request {
     Persist { persist: Persist, size: usize, from: CompletionSender },
@@ -126,16 +129,17 @@ impl StateLane {
         let (reads, read_requests) = flume::unbounded();
         let queue_size = Arc::new(AtomicUsize::new(0));
         let thread_error = |source| OpenError::Thread { source };
-        let reader = Builder::new()
-            .name("state-reader".into())
-            .spawn(move || serve_reads(&read_requests))
-            .map_err(thread_error)?;
+        let readers = (0..READER_COUNT).map(|_| {
+            let orders = read_requests.clone();
+            Builder::new().name("state-reader".into()).spawn(move || serve_reads(&orders))
+        });
+        let readers = readers.collect::<std::io::Result<_>>().map_err(thread_error)?;
         let lane = Lane {
             store,
             installs,
             requests,
             reads: Some(reads),
-            reader: Some(reader),
+            readers,
             queue_size: queue_size.clone(),
             on_fatal,
             on_synced,
@@ -232,7 +236,7 @@ struct Lane {
     installs: Installs,
     requests: flume::Receiver<Request>,
     reads: Option<flume::Sender<Order>>,
-    reader: Option<JoinHandle<()>>,
+    readers: Vec<JoinHandle<()>>,
     queue_size: Arc<AtomicUsize>,
     on_fatal: OnFatal,
     on_synced: OnSynced,
@@ -451,7 +455,7 @@ impl Lane {
         }
         self.answers.publish();
         self.reads = None;
-        if let Some(reader) = self.reader.take() {
+        for reader in self.readers.drain(..) {
             let _ = reader.join();
         }
         for request in self.requests.drain() {

@@ -68,8 +68,15 @@ impl Shard {
             };
             applying.missing = self.load_for(slot, &applying.batch.commands);
             if applying.missing == 0 {
+                if applying.pinned {
+                    self.pin_for(&applying.batch.commands, false);
+                }
                 self.finish_apply(slot, applying);
             } else {
+                if !applying.pinned {
+                    self.pin_for(&applying.batch.commands, true);
+                    applying.pinned = true;
+                }
                 if let Some(state) = self.slots.get_mut(&slot) {
                     state.applying = Some(applying);
                 }
@@ -126,7 +133,7 @@ impl Shard {
             },
         };
         if let Some(state) = self.slots.get_mut(&slot) {
-            state.applying = Some(Applying { log_id, time_ms, batch, missing: 0 });
+            state.applying = Some(Applying { log_id, time_ms, batch, missing: 0, pinned: false });
         }
         true
     }
@@ -146,35 +153,23 @@ impl Shard {
     /// How many rows that the commands need are not in memory; asks for them.
     fn load_for(&mut self, slot: SlotId, commands: &[Command]) -> usize {
         let mut missing = 0;
-        for command in commands {
-            match command {
-                Command::MessageTo { message, .. } => {
-                    missing += usize::from(!self.channel_or_wait(&(&message.channel).into(), slot));
-                }
-                Command::Message(NewMessage { channel, .. })
-                | Command::SetInfo { channel, .. }
-                | Command::Disband { channel }
-                | Command::ChangeList { channel, .. } => {
-                    missing += usize::from(!self.channel_or_wait(&channel.into(), slot));
-                }
-                Command::SetToken { uid, .. } => {
-                    missing += usize::from(!self.user_or_wait(uid, slot))
-                }
-                Command::Conversation(change) => {
-                    missing += usize::from(!self.user_or_wait(&change.uid, slot))
-                }
-                Command::FromOutbox { changes, .. } => {
-                    for change in changes {
-                        missing += usize::from(!self.user_or_wait(&change.uid, slot));
-                    }
-                }
-                Command::OutboxDone { .. }
-                | Command::SetClusterKey { .. }
-                | Command::WriteClusterKey { .. }
-                | Command::Delivered { .. } => {}
-            }
-        }
+        for_each_row(commands, |row| {
+            let here = match row {
+                Needed::Channel(channel) => self.channel_or_wait(&channel, slot),
+                Needed::User(uid) => self.user_or_wait(uid, slot),
+            };
+            missing += usize::from(!here);
+        });
         missing
+    }
+
+    /// Keeps the rows that the commands need in memory, or lets them go. A row belongs to one slot,
+    /// and a slot applies one entry at a time, so nobody else has pinned it.
+    fn pin_for(&mut self, commands: &[Command], pin: bool) {
+        for_each_row(commands, |row| match row {
+            Needed::Channel(channel) => self.channels.pin(&channel, pin),
+            Needed::User(uid) => self.users.pin(uid, pin),
+        });
     }
 
     fn channel_or_wait(&mut self, channel: &ChannelId, slot: SlotId) -> bool {
@@ -212,7 +207,8 @@ impl Shard {
                 }
                 _ => None,
             };
-            let outcome = self.apply_command(slot, log_id.index, command, &waiter, time_ms, &mut gathered);
+            let outcome =
+                self.apply_command(slot, log_id.index, command, &waiter, time_ms, &mut gathered);
             let changed = gathered.changes.values().map(Vec::len).sum::<usize>() > changes_before;
             if matches!(waiter, Waiter::Nobody) {
                 continue;
@@ -303,5 +299,34 @@ impl Shard {
         }
         self.out.effects.push(Effect::Persist(persist));
         self.out.effects.push(Effect::Applied { slot, log_id: applied });
+    }
+}
+
+/// A row that an entry needs in memory.
+enum Needed<'a> {
+    Channel(ChannelId),
+    User(&'a Name),
+}
+
+fn for_each_row<'a>(commands: &'a [Command], mut f: impl FnMut(Needed<'a>)) {
+    for command in commands {
+        match command {
+            Command::Message(NewMessage { channel, .. })
+            | Command::SetInfo { channel, .. }
+            | Command::Disband { channel }
+            | Command::ChangeList { channel, .. } => f(Needed::Channel(channel.into())),
+            Command::SetToken { uid, .. } => f(Needed::User(uid)),
+            Command::Conversation(change) => f(Needed::User(&change.uid)),
+            Command::FromOutbox { changes, .. } => {
+                for change in changes {
+                    f(Needed::User(&change.uid));
+                }
+            }
+            Command::MessageTo { message, .. } => f(Needed::Channel((&message.channel).into())),
+            Command::OutboxDone { .. }
+            | Command::SetClusterKey { .. }
+            | Command::WriteClusterKey { .. }
+            | Command::Delivered { .. } => {}
+        }
     }
 }
