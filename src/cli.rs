@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Parser, Subcommand};
 
+use crate::admin::ClusterArgs;
 use crate::config::Sources;
 
 /// A message server that WuKongIM v2.2.5 clients, back ends and deployments use unchanged.
@@ -51,6 +52,8 @@ pub enum Command {
         #[arg(long)]
         example: bool,
     },
+    /// Look at a running cluster, and change it
+    Cluster(ClusterArgs),
     /// Put load on a server and measure it: send, fanout, idle
     #[command(disable_help_flag = true)]
     Bench {
@@ -122,6 +125,43 @@ mod tests {
         assert_eq!(cli.sources().mode.as_deref(), Some("release"));
         assert!(matches!(cli.command, Some(Command::Config { example: false })));
         assert_eq!(parse(&["--config="]).sources().file, None);
+    }
+
+    #[test]
+    fn cluster_commands_are_read() {
+        use crate::admin::ClusterCommand as Wanted;
+
+        let wanted = |args: &[&str]| match parse(args).command {
+            Some(Command::Cluster(args)) => args,
+            other => panic!("{other:?}"),
+        };
+        let args = wanted(&["cluster", "status", "--server", "http://h:1", "--token=t"]);
+        assert_eq!(args.command, Wanted::Status);
+        assert_eq!(
+            (args.server.as_deref(), args.token.as_deref()),
+            (Some("http://h:1"), Some("t"))
+        );
+        let args = wanted(&["cluster", "--server=h:1", "move", "5", "1001", "1002"]);
+        assert_eq!(args.command, Wanted::Move { slot: 5, from: 1001, to: 1002 });
+        let args = wanted(&["cluster", "remove", "1002", "--no-wait"]);
+        assert_eq!(args.command, Wanted::Remove { node: 1002, no_wait: true });
+        let args = wanted(&["cluster", "keep", "1002", "--config", "wk.yaml"]);
+        assert_eq!(args.command, Wanted::Keep { node: 1002 });
+        let args = wanted(&["cluster", "replace", "1003", "10.0.0.7:11110"]);
+        let addr = "10.0.0.7:11110".to_owned();
+        assert_eq!(args.command, Wanted::Replace { node: 1003, addr });
+        for bad in [
+            &["cluster"][..],
+            &["cluster", "move", "5", "1001"],
+            &["cluster", "move", "x", "1001", "1002"],
+            &["cluster", "move", "5", "0", "1002"],
+            &["cluster", "remove", "1024"],
+            &["cluster", "remove", "-1"],
+            &["cluster", "replace", "1003"],
+        ] {
+            let args = std::iter::once("jindou").chain(bad.iter().copied());
+            assert!(Cli::try_parse_from(args).is_err(), "{bad:?}");
+        }
     }
 
     #[test]

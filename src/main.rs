@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use jindou::cli::{Cli, Command};
-use jindou::{config, log, node};
+use jindou::{admin, config, log, node};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -21,6 +21,9 @@ fn main() -> ExitCode {
 fn run(cli: &Cli) -> anyhow::Result<()> {
     match &cli.command {
         Some(Command::Bench { args }) => jindou_bench::run(args.iter().cloned()),
+        Some(Command::Cluster(args)) => {
+            admin::run(args, &cli.sources(), &mut std::io::stdout().lock())
+        }
         Some(Command::Config { example: true }) => {
             print!("{}", config::example());
             Ok(())

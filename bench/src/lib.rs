@@ -25,7 +25,7 @@ mod chat;
 mod client;
 mod counts;
 mod engine;
-mod http;
+pub mod http;
 mod latency;
 mod ledger;
 mod process;

@@ -101,7 +101,6 @@ fn numbers(nodes: &[NodeId]) -> Vec<u64> {
 }
 
 /// For fields that v2 leaves out when they are zero.
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "what serde calls it with")]
 fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
