@@ -1,4 +1,4 @@
-//! What the black-box tests share: a node in a process of its own, and blocking clients that speak
+//! What the black-box tests share (`node/` and `faults/` both name this folder as a module): a node in a process of its own, and blocking clients that speak
 //! only the public protocol to it.
 
 pub mod api;
@@ -36,6 +36,16 @@ impl Dice {
         Self { seed, test, rng: ChaCha8Rng::seed_from_u64(seed) }
     }
 
+    /// Dice for the test with this path, with this seed.
+    pub fn seeded(test: &'static str, seed: u64) -> Self {
+        Self { seed, test, rng: ChaCha8Rng::seed_from_u64(seed) }
+    }
+
+    /// What the dice were seeded with.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
     /// A number from `low` to below `high`.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         low + self.rng.next_u64() % (high - low)
@@ -58,7 +68,8 @@ impl Drop for Dice {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let (seed, test) = (self.seed, self.test);
-            eprintln!("replay: JINDOU_SEED={seed} cargo test --test node {test} -- --exact");
+            let target = env!("CARGO_CRATE_NAME");
+            eprintln!("replay: JINDOU_SEED={seed} cargo test --test {target} {test} -- --exact");
         }
     }
 }

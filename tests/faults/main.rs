@@ -1,0 +1,17 @@
+//! Clusters of real nodes under faults; what clients saw is held against G1 to G14. See
+//! `tests/README.md`.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::cast_possible_truncation,
+    clippy::wildcard_enum_match_arm,
+    unreachable_pub,
+    reason = "a test stops at the first surprise"
+)]
+
+mod net;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the targets that share it use different parts")]
+mod support;
