@@ -11,7 +11,14 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod campaign;
+mod cluster;
 mod net;
+mod play;
+mod replay;
+mod scenarios;
+mod short;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the targets that share it use different parts")]
 mod support;
+mod workload;

@@ -299,6 +299,7 @@ impl<'a> Write<'a> {
             payload: wish.payload.clone(),
             connection,
             place,
+            wanted: sent,
             sent,
             outcome: Outcome::Unknown,
         }

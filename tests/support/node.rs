@@ -70,6 +70,7 @@ pub struct Node {
     folder: Option<TempDir>,
     environment: BTreeMap<String, String>,
     child: Option<Child>,
+    kept: bool,
 }
 
 impl Node {
@@ -97,8 +98,13 @@ impl Node {
             .prefix(&format!("{name}-"))
             .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
             .unwrap();
-        let mut node =
-            Self { place, folder: Some(folder), environment: BTreeMap::new(), child: None };
+        let mut node = Self {
+            place,
+            folder: Some(folder),
+            environment: BTreeMap::new(),
+            child: None,
+            kept: false,
+        };
         let data = node.data().to_str().unwrap().to_owned();
         let listeners = [
             ("WK_MODE", "release".to_owned()),
@@ -212,6 +218,12 @@ impl Node {
             .is_ok_and(|reply| reply.status == 200)
     }
 
+    /// Leaves data and log behind; where.
+    pub fn keep(&mut self) -> &Path {
+        self.kept = true;
+        self.folder()
+    }
+
     /// Sends a signal to the process.
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.pid().cast_signed()), signal).unwrap();
@@ -294,8 +306,10 @@ impl Drop for Node {
             let lines: Vec<_> = log.lines().collect();
             let last = lines.get(lines.len().saturating_sub(30)..).unwrap_or_default();
             eprintln!("last words of the node at {:?}:\n  {}", self.place, last.join("\n  "));
-            let kept = self.folder.take().map(TempDir::keep);
-            eprintln!("kept {}", kept.unwrap_or_default().display());
+            self.kept = true;
+        }
+        if let Some(folder) = self.folder.take().filter(|_| self.kept) {
+            eprintln!("kept {}", folder.keep().display());
         }
     }
 }

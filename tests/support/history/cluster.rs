@@ -44,16 +44,16 @@ fn waits<'a>(facts: &Facts<'a>) -> Waits<'a> {
             None if message.attempts.iter().any(|attempt| attempt.is_refused()) => continue,
             None => end,
         };
-        channels.entry(key.0).or_default().push((acked, message.sent));
+        channels.entry(key.0).or_default().push((acked, message.wanted));
     }
     let mut out = Waits::new();
     for (channel, mut all) in channels {
         all.sort_unstable();
-        // The earliest sent of those that are acknowledged here or later.
+        // The earliest wanted of those that are acknowledged here or later.
         let mut owed = u64::MAX;
         let mut places: Vec<(u64, u64)> = Vec::new();
-        for (acked, sent) in all.iter().rev() {
-            owed = owed.min(*sent);
+        for (acked, wanted) in all.iter().rev() {
+            owed = owed.min(*wanted);
             places.push((owed, *acked));
         }
         places.reverse();

@@ -27,8 +27,12 @@ pub(super) fn gather<'a>(
     for attempt in &history.attempts {
         let key =
             (attempt.channel.as_str(), attempt.sender.as_str(), attempt.client_msg_no.as_str());
-        let message =
-            messages.entry(key).or_insert_with(|| Message { sent: u64::MAX, ..Message::default() });
+        let message = messages.entry(key).or_insert_with(|| Message {
+            wanted: u64::MAX,
+            sent: u64::MAX,
+            ..Message::default()
+        });
+        message.wanted = message.wanted.min(attempt.wanted);
         message.sent = message.sent.min(attempt.sent);
         if let Outcome::Acked { at, id, seq } = attempt.outcome {
             message.acked = Some(message.acked.map_or(at, |first| first.min(at)));

@@ -38,6 +38,8 @@ pub struct Attempt {
     pub connection: u64,
     /// Place among the writes of that connection.
     pub place: u64,
+    /// When the user wanted it sent: earlier than it was, if there was no connection.
+    pub wanted: u64,
     pub sent: u64,
     pub outcome: Outcome,
 }
@@ -327,6 +329,7 @@ type Key<'a> = (&'a str, &'a str, &'a str);
 #[derive(Default)]
 struct Message<'a> {
     attempts: Vec<&'a Attempt>,
+    wanted: u64,
     /// First moment at which it may have been taken.
     sent: u64,
     /// First moment at which it was acknowledged.

@@ -25,6 +25,7 @@ fn good() -> History {
             payload: message.payload,
             connection: 1,
             place: seq.into(),
+            wanted: u64::from(seq) * 10,
             sent: u64::from(seq) * 10,
             outcome: Outcome::Acked { at: u64::from(seq) * 10 + 5, id: message.id, seq: Some(seq) },
         }
@@ -271,7 +272,7 @@ fn fault(kind: Kind, start: u64, end: u64) -> Fault {
 /// Message `place` waits for its acknowledgement from `sent` to `acked`, alone in the channel.
 fn late(history: &mut History, place: usize, sent: u64, acked: u64) {
     let attempt = &mut history.attempts[place];
-    attempt.sent = sent;
+    (attempt.wanted, attempt.sent) = (sent, sent);
     if let Outcome::Acked { at, .. } = &mut attempt.outcome {
         *at = acked;
     }
