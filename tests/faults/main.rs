@@ -3,7 +3,6 @@
 
 #![expect(
     clippy::unwrap_used,
-    clippy::expect_used,
     clippy::indexing_slicing,
     clippy::cast_possible_truncation,
     clippy::wildcard_enum_match_arm,
@@ -13,6 +12,7 @@
 
 mod campaign;
 mod cluster;
+mod figures;
 mod net;
 mod play;
 mod replay;

@@ -17,7 +17,7 @@ use crate::workload::{Plan, Size, World};
 pub const ENVIRONMENT: &[(&str, &str)] = &[("WK_CONNIDLETIME", "15s")];
 
 /// Acknowledged messages before the first fault.
-const WARM: usize = 100;
+pub const WARM: usize = 100;
 
 /// A scenario under way.
 pub struct Run<'a, 'n> {
@@ -56,21 +56,42 @@ impl Run<'_, '_> {
     }
 }
 
-/// What is kept of a run that fails.
-struct Keep<'a> {
+/// What is kept of a run that fails; at its end the clients go home.
+pub struct Keep<'a> {
     world: &'a World,
     file: PathBuf,
-    /// How to play it again.
-    again: String,
+    name: String,
+    seed: u64,
+}
+
+impl<'a> Keep<'a> {
+    pub fn new(world: &'a World, name: &str, seed: u64) -> Self {
+        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("histories");
+        fs::create_dir_all(&folder).unwrap();
+        let file = folder.join(format!("{name}-{seed}.jsonl"));
+        Self { world, file, name: name.to_owned(), seed }
+    }
+
+    /// Writes the history down; where, and how to see it all again.
+    pub fn save(&self) -> String {
+        let Self { world, file, name, seed } = self;
+        let file = match save(&world.history(), file) {
+            Ok(()) => file.display().to_string(),
+            Err(e) => format!("not kept: {e}"),
+        };
+        format!(
+            "{file}\n  check again: JINDOU_HISTORY={file} cargo test --test faults replay -- \
+             --nocapture\n  play again: JINDOU_SCENARIO={name} JINDOU_SEED={seed} cargo test --test \
+             faults campaign -- --nocapture"
+        )
+    }
 }
 
 impl Drop for Keep<'_> {
     fn drop(&mut self) {
         self.world.abandon();
         if thread::panicking() {
-            let kept = save(&self.world.history(), &self.file);
-            eprintln!("the history so far: {} ({kept:?})", self.file.display());
-            eprintln!("play again: {}", self.again);
+            eprintln!("history: {}", self.save());
         }
     }
 }
@@ -88,11 +109,7 @@ pub fn play(scenario: &Scenario, seed: u64, time: Duration) -> Result<(), String
         let mut dice = Dice::seeded(seed);
         let mut cluster = Cluster::start(network, scenario.nodes, ENVIRONMENT);
         let world = World::new(cluster.doors(), Plan::new(Size::usual(), &mut dice));
-        let again = format!(
-            "JINDOU_SCENARIO={} JINDOU_SEED={seed} cargo test --test faults campaign -- --nocapture",
-            scenario.name
-        );
-        let keep = Keep { world: &world, file: file(scenario, seed), again };
+        let keep = Keep::new(&world, scenario.name, seed);
         let clients = world.run(&mut dice);
         eventually("the first acknowledgements", || (world.acked() >= WARM).then_some(()));
         let start = Instant::now();
@@ -119,21 +136,7 @@ pub fn play(scenario: &Scenario, seed: u64, time: Duration) -> Result<(), String
         if found.is_empty() {
             return Ok(());
         }
-        save(&history, &keep.file).unwrap();
-        let logs = cluster.keep().join(" ");
-        let summary = history::summary(&found);
-        let (name, file, again) = (scenario.name, keep.file.display(), &keep.again);
-        Err(format!(
-            "{name}: {summary}\n  history: {file}\n  nodes: {logs}\n  check again: \
-             JINDOU_HISTORY={file} cargo test --test faults replay -- --nocapture\n  play again: \
-             {again}"
-        ))
+        let (summary, logs) = (history::summary(&found), cluster.keep().join(" "));
+        Err(format!("{}: {summary}\n  nodes: {logs}\n  history: {}", scenario.name, keep.save()))
     })
-}
-
-/// Where the history of a failed run goes.
-fn file(scenario: &Scenario, seed: u64) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("histories");
-    fs::create_dir_all(&folder).unwrap();
-    folder.join(format!("{}-{seed}.jsonl", scenario.name))
 }

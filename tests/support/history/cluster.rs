@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
+use super::delivery::Members;
 use super::{Facts, Fault, Findings, History, Kind, Limits, Message};
 
 /// Acknowledgements of a failover are looked at for so long after it began.
@@ -17,6 +18,7 @@ pub(super) fn check(facts: &Facts<'_>, limits: &Limits, found: &mut Findings) {
     let waits = waits(facts);
     check_writes(facts.history, &waits, heal, found);
     check_silence(facts.history, limits, found);
+    check_refusals(facts, found);
     for fault in &facts.history.faults {
         match fault.kind {
             Kind::Kill | Kind::Wipe if fault.quorum && fault.nodes.len() == 1 => {
@@ -123,6 +125,18 @@ fn check_silence(history: &History, limits: &Limits, found: &mut Findings) {
     }
 }
 
+/// A member is not refused for good, whatever state the cluster is in: that would end its message.
+fn check_refusals(facts: &Facts<'_>, found: &mut Findings) {
+    let members = Members::new(&facts.history.memberships);
+    for attempt in facts.history.attempts.iter().filter(|attempt| attempt.is_refused()) {
+        let (channel, sender) = (&attempt.channel, &attempt.sender);
+        if members.must(channel, sender, attempt.sent, u64::MAX) {
+            let (number, outcome) = (&attempt.client_msg_no, attempt.outcome);
+            found.add("G12", format!("{channel}: {number} of {sender} ended with {outcome:?}"));
+        }
+    }
+}
+
 /// Longest time without an acknowledgement that was owed, over the channels.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Gaps {
@@ -203,8 +217,7 @@ fn check_graceful(facts: &Facts<'_>, fault: &Fault, found: &mut Findings) {
 
 /// G14: replicas and leaders are even over the nodes, the new one among them.
 fn check_spread(history: &History, fault: &Fault, found: &mut Findings) {
-    let last = history.spreads.iter().filter(|spread| spread.at >= fault.end).next_back();
-    let Some(spread) = last else {
+    let Some(spread) = history.spreads.iter().rfind(|spread| spread.at >= fault.end) else {
         return;
     };
     let missing = fault.nodes.iter().find(|node| !spread.nodes.contains_key(*node));

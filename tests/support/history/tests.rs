@@ -443,6 +443,21 @@ fn g12_silence_is_found_except_of_a_node_that_is_away() {
 }
 
 #[test]
+fn g12_a_member_that_is_refused_for_good_is_found() {
+    let refused = |sender: &str, reason| {
+        let sender = sender.to_owned();
+        rules(clustered(), move |h| {
+            let mut fifth = h.attempts[3].clone();
+            (fifth.client_msg_no, fifth.sender) = ("no-5".to_owned(), sender);
+            fifth.outcome = Outcome::Refused { reason };
+            h.attempts.push(fifth);
+        })
+    };
+    assert_eq!(refused("ann", 3), ["G12"]);
+    assert!(refused("eve", 3).is_empty());
+}
+
+#[test]
 fn g13_a_slow_failover_is_found() {
     let failover = |acked| {
         rules(clustered(), move |h| {

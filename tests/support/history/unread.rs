@@ -47,8 +47,11 @@ fn check_backwards(facts: &Facts<'_>, found: &mut Findings) {
     }
 }
 
+/// When a message was sent and acknowledged, and its seq.
+type Placed = (u64, Option<u64>, u32);
+
 /// Bounds of the last seq of each channel at a moment.
-struct Channels<'a>(BTreeMap<&'a str, Vec<(u64, Option<u64>, u32)>>);
+struct Channels<'a>(BTreeMap<&'a str, Vec<Placed>>);
 
 impl<'a> Channels<'a> {
     fn new(facts: &Facts<'a>) -> Self {
