@@ -31,7 +31,8 @@ pub(crate) enum Workload {
 /// Options of every workload.
 #[derive(Clone, Debug, Args)]
 pub(crate) struct Common {
-    /// Where clients connect: tcp://HOST:PORT or ws://HOST:PORT[/PATH]
+    /// Where clients connect: tcp://HOST:PORT or ws://HOST:PORT[/PATH]; of several nodes, as
+    /// tcp://HOST:PORT,HOST:PORT, each in turn
     #[arg(long, default_value = "tcp://127.0.0.1:5100", value_name = "URL")]
     pub(crate) target: Target,
 
@@ -230,8 +231,8 @@ pub(crate) struct IdleArgs {
 pub(crate) struct Target {
     /// WebSocket, or bare TCP.
     pub(crate) ws: bool,
-    /// `HOST:PORT`.
-    pub(crate) authority: String,
+    /// `HOST:PORT`, of every node; at least one.
+    pub(crate) authorities: Vec<String>,
     /// Path of the WebSocket request.
     pub(crate) path: String,
 }
@@ -252,19 +253,23 @@ impl FromStr for Target {
             Some((authority, path)) => (authority, format!("/{path}")),
             None => (rest, "/".to_owned()),
         };
-        let (host, port) = authority.rsplit_once(':').ok_or("the port is missing")?;
-        if host.is_empty() || port.parse::<u16>().is_err() {
-            return Err("wanted HOST:PORT".to_owned());
+        let authorities: Vec<String> = authority.split(',').map(str::to_owned).collect();
+        for authority in &authorities {
+            let (host, port) = authority.rsplit_once(':').ok_or("the port is missing")?;
+            if host.is_empty() || port.parse::<u16>().is_err() {
+                return Err("wanted HOST:PORT".to_owned());
+            }
         }
-        Ok(Target { ws, authority: authority.to_owned(), path })
+        Ok(Target { ws, authorities, path })
     }
 }
 
 impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let authorities = self.authorities.join(",");
         match self.ws {
-            true => write!(f, "ws://{}{}", self.authority, self.path),
-            false => write!(f, "tcp://{}", self.authority),
+            true => write!(f, "ws://{authorities}{}", self.path),
+            false => write!(f, "tcp://{authorities}"),
         }
     }
 }
@@ -354,7 +359,7 @@ mod tests {
         let Workload::Send(args) = parse(line).unwrap().workload else { panic!() };
         assert_eq!(
             args.common.target,
-            Target { ws: true, authority: "h:5200".to_owned(), path: "/x".to_owned() }
+            Target { ws: true, authorities: vec!["h:5200".to_owned()], path: "/x".to_owned() }
         );
         assert_eq!((args.connections, args.in_flight, args.load.size), (1000, 1, 256));
         assert_eq!((args.load.rate, args.load.arrivals), (Some(5000.0), Arrivals::Poisson));
@@ -369,9 +374,15 @@ mod tests {
         let Workload::Fanout(args) = parse("fanout").unwrap().workload else { panic!() };
         assert_eq!((args.members, args.senders, args.in_flight), (1000, 1, 1));
         assert_eq!(args.common.target.to_string(), "tcp://127.0.0.1:5100");
+        let Workload::Idle(args) = parse("idle --target tcp://a:1,b:2").unwrap().workload else {
+            panic!()
+        };
+        assert_eq!(args.common.target.authorities, ["a:1", "b:2"]);
+        assert_eq!(args.common.target.to_string(), "tcp://a:1,b:2");
         for line in [
             "",
             "nothing",
+            "send --target tcp://a:1,b",
             "send -n 0",
             "send --target http://h:1",
             "send --target tcp://h",

@@ -26,7 +26,8 @@ const DIAL_TIME_MAX: Duration = Duration::from_secs(10);
 /// The clients of one thread.
 pub(crate) struct Engine<'a> {
     profile: &'a Profile,
-    peer: SocketAddr,
+    /// Each connection's in turn; at least one.
+    peers: Vec<SocketAddr>,
     sources: Vec<IpAddr>,
     poll: Poll,
     events: Option<Events>,
@@ -71,11 +72,12 @@ pub(crate) struct Dialled {
 impl<'a> Engine<'a> {
     pub(crate) fn new(
         profile: &'a Profile,
-        peer: SocketAddr,
+        peers: Vec<SocketAddr>,
         sources: Vec<IpAddr>,
         clock: Instant,
         ping: Duration,
     ) -> anyhow::Result<Engine<'a>> {
+        anyhow::ensure!(!peers.is_empty(), "no server");
         let poll = Poll::new().context("epoll")?;
         let timer =
             TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_NONBLOCK).context("timerfd")?;
@@ -83,7 +85,7 @@ impl<'a> Engine<'a> {
         poll.registry().register(&mut SourceFd(&fd), TIMER, Interest::READABLE)?;
         Ok(Engine {
             profile,
-            peer,
+            peers,
             sources,
             poll,
             events: Some(Events::with_capacity(1024)),
@@ -190,7 +192,8 @@ impl<'a> Engine<'a> {
                 let (_, _, tries) = under_way.swap_remove(place);
                 self.close(at);
                 if tries >= tries_max || matches!(why, Closed::Refused(_) | Closed::Protocol(_)) {
-                    anyhow::bail!("cannot connect to {} (try {tries}): {why}", self.peer);
+                    let peer = self.peer(at)?;
+                    anyhow::bail!("cannot connect to {peer} (try {tries}): {why}");
                 }
                 dialled.again += 1;
                 again.push((at, tries + 1));
@@ -200,10 +203,17 @@ impl<'a> Engine<'a> {
         Ok(dialled)
     }
 
+    /// Where the connection with that number goes.
+    fn peer(&self, at: usize) -> anyhow::Result<SocketAddr> {
+        let peer = self.peers.get(at % self.peers.len().max(1));
+        peer.copied().context("no server")
+    }
+
     fn open(&mut self, at: usize, uid: &str) -> anyhow::Result<()> {
+        let peer = self.peer(at)?;
         let mut socket = match self.sources.get(at % self.sources.len().max(1)) {
-            None => TcpStream::connect(self.peer).context("connect")?,
-            Some(source) => self.connect_from(*source).context("connect")?,
+            None => TcpStream::connect(peer).context("connect")?,
+            Some(source) => connect_from(peer, *source).context("connect")?,
         };
         socket.set_nodelay(true)?;
         self.poll.registry().register(
@@ -224,19 +234,6 @@ impl<'a> Engine<'a> {
             });
         }
         Ok(())
-    }
-
-    fn connect_from(&self, source: IpAddr) -> io::Result<TcpStream> {
-        let domain = Domain::for_address(self.peer);
-        let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
-        socket.set_nonblocking(true)?;
-        socket.bind(&SocketAddr::from((source, 0)).into())?;
-        match socket.connect(&self.peer.into()) {
-            Ok(()) => {}
-            Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EINPROGRESS as i32) => {}
-            Err(error) => return Err(error),
-        }
-        Ok(TcpStream::from_std(socket.into()))
     }
 
     fn close(&mut self, at: usize) {
@@ -424,6 +421,19 @@ impl<'a> Engine<'a> {
             self.ping_one(at);
         }
     }
+}
+
+fn connect_from(peer: SocketAddr, source: IpAddr) -> io::Result<TcpStream> {
+    let domain = Domain::for_address(peer);
+    let socket = Socket::new(domain, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    match socket.connect(&peer.into()) {
+        Ok(()) => {}
+        Err(error) if error.raw_os_error() == Some(nix::errno::Errno::EINPROGRESS as i32) => {}
+        Err(error) => return Err(error),
+    }
+    Ok(TcpStream::from_std(socket.into()))
 }
 
 /// Collects the clients that have come up.

@@ -186,8 +186,8 @@ fn dial<'a>(
     clock: Instant,
     uids: &[String],
 ) -> anyhow::Result<(Engine<'a>, Dialled)> {
-    let peer = resolve(common)?;
-    let mut engine = Engine::new(profile, peer, common.source.clone(), clock, common.ping)?;
+    let peers = resolve(common)?;
+    let mut engine = Engine::new(profile, peers, common.source.clone(), clock, common.ping)?;
     let dialled = engine.dial(uids, common.dials.div_ceil(common.threads), common.tries)?;
     Ok((engine, dialled))
 }

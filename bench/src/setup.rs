@@ -66,7 +66,7 @@ pub(crate) fn profile(common: &Common, size: usize, agrees: bool) -> anyhow::Res
         ws: common.target.ws,
         rpc: common.rpc,
         protocol: common.protocol,
-        host: common.target.authority.clone(),
+        host: common.target.authorities.first().cloned().unwrap_or_default(),
         path: common.target.path.clone(),
         token: common.token.clone(),
         keys,
@@ -94,10 +94,13 @@ fn payload(size: usize, dice: &mut ChaCha8Rng) -> Vec<u8> {
     payload
 }
 
-pub(crate) fn resolve(common: &Common) -> anyhow::Result<SocketAddr> {
-    let authority = &common.target.authority;
-    let mut list = authority.to_socket_addrs().with_context(|| format!("resolve {authority}"))?;
-    list.next().with_context(|| format!("{authority} has no address"))
+/// An address of every node.
+pub(crate) fn resolve(common: &Common) -> anyhow::Result<Vec<SocketAddr>> {
+    let one = |authority: &String| {
+        let list = authority.to_socket_addrs().with_context(|| format!("resolve {authority}"));
+        list?.next().with_context(|| format!("{authority} has no address"))
+    };
+    common.target.authorities.iter().map(one).collect()
 }
 
 /// A number that no other run has: a server that knows repeated messages must not know ours.

@@ -62,6 +62,20 @@ fn persons_over_every_wire() {
 }
 
 #[test]
+fn connections_go_to_each_node_in_turn() {
+    let (server, other) = (StandIn::start(Fault::None), StandIn::start(Fault::None));
+    // The two of a pair are on different servers, which do not know each other.
+    let line = format!(
+        "send --target TCP,127.0.0.1:{} -n 4 -k 8 --drain 1s --warmup 0s --duration 60s --messages 60",
+        other.tcp
+    );
+    let (verdict, json) = bench(&server, &line);
+    assert!(verdict.is_err(), "{json:#}");
+    let check = &json["check"];
+    assert_eq!((&check["acked"], &check["delivered"]), (&Value::from(60), &Value::from(0)));
+}
+
+#[test]
 fn one_connection_and_offline_receivers() {
     let server = StandIn::start(Fault::None);
     let (verdict, json) = bench(&server, &format!("send --target TCP -n 1 -k 1 {SHORT}"));

@@ -21,5 +21,7 @@ mod programs;
 mod restart;
 mod sdk;
 mod shim;
+#[path = "../support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the targets that share it use different parts")]
 mod support;
 mod workload;

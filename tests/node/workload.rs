@@ -152,6 +152,8 @@ impl World {
             reader: reader.to_owned(),
             start,
             end: self.now(),
+            from: 1,
+            settled: true,
             messages,
         };
         self.history.lock().unwrap().reads.push(read);
@@ -194,6 +196,8 @@ impl World {
 
     fn pushed(&self, uid: &str, connection: u64, received: Received) {
         let push = Push {
+            uid: uid.to_owned(),
+            at: self.now(),
             channel: self.name(uid, &received.channel),
             connection,
             message: Stored {
@@ -295,6 +299,7 @@ impl<'a> Write<'a> {
             payload: wish.payload.clone(),
             connection,
             place,
+            wanted: sent,
             sent,
             outcome: Outcome::Unknown,
         }

@@ -1,11 +1,14 @@
 //! What a business back end asks of the HTTP API.
 
 use std::io;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::PATIENCE;
 use super::client::{Channel, GROUP};
 use super::http::{self, Reply};
 
@@ -16,26 +19,44 @@ const PAGE: usize = 5000;
 #[derive(Clone)]
 pub struct Api {
     address: String,
+    patience: Duration,
 }
 
 /// A message as history gives it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Stored {
     pub seq: u32,
     pub id: i64,
     pub from: String,
     pub client_msg_no: String,
+    #[serde(with = "super::history::base64")]
     pub payload: Vec<u8>,
 }
 
 impl Api {
     pub fn new(address: String) -> Self {
-        Self { address }
+        Self { address, patience: PATIENCE }
+    }
+
+    /// The same, but a request that takes longer counts as unanswered.
+    pub fn within(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// A POST whose outcome may stay unknown.
     pub fn try_post(&self, path: &str, body: &Value) -> io::Result<Reply> {
-        http::request(&self.address, "POST", path, body.to_string().as_bytes())
+        let body = body.to_string();
+        http::request_within(self.patience, &self.address, "POST", path, body.as_bytes())
+    }
+
+    /// A POST whose outcome may stay unknown; anything but 200 is an error.
+    pub fn ask(&self, path: &str, body: &Value) -> io::Result<Value> {
+        answered(self.try_post(path, body)?)
+    }
+
+    /// A GET; anything but 200 is an error.
+    pub fn look(&self, path: &str) -> io::Result<Value> {
+        answered(http::request_within(self.patience, &self.address, "GET", path, b"")?)
     }
 
     /// A POST that must be answered with 200.
@@ -81,21 +102,28 @@ impl Api {
     }
 
     /// All of a channel as `reader` sees it, from seq `start`.
-    pub fn history_from(&self, reader: &str, channel: &Channel, start: u32) -> Vec<Stored> {
+    pub fn try_history(&self, reader: &str, of: &Channel, start: u32) -> io::Result<Vec<Stored>> {
         let (mut out, mut start) = (Vec::new(), start.max(1));
         loop {
             let body = json!({
-                "login_uid": reader, "channel_id": channel.id, "channel_type": channel.kind,
+                "login_uid": reader, "channel_id": of.id, "channel_type": of.kind,
                 "start_message_seq": start, "end_message_seq": 0, "limit": PAGE, "pull_mode": 1,
             });
-            let page = self.post("/channel/messagesync", &body);
-            let messages = page["messages"].as_array().unwrap();
+            let page = self.ask("/channel/messagesync", &body)?;
+            let messages = page["messages"].as_array();
+            let messages = messages.ok_or_else(|| io::Error::other(format!("strange {page}")))?;
             out.extend(messages.iter().map(Stored::read));
             match messages.last() {
                 Some(last) if messages.len() == PAGE => start = Stored::read(last).seq + 1,
-                _ => return out,
+                _ => return Ok(out),
             }
         }
+    }
+
+    /// All of a channel as `reader` sees it, from seq `start`; it must be answered.
+    pub fn history_from(&self, reader: &str, channel: &Channel, start: u32) -> Vec<Stored> {
+        self.try_history(reader, channel, start)
+            .unwrap_or_else(|e| panic!("history of {channel:?}: {e}"))
     }
 
     /// All of a channel as `reader` sees it.
@@ -115,6 +143,13 @@ impl Api {
         let all = self.get(&format!("/connz?limit=1000&uid={uid}"));
         let all = all["connections"].as_array().unwrap();
         all.iter().map(|one| one["id"].as_i64().unwrap()).collect()
+    }
+}
+
+fn answered(reply: Reply) -> io::Result<Value> {
+    match reply.status {
+        200 => Ok(reply.json()),
+        status => Err(io::Error::other(format!("status {status}: {}", reply.text()))),
     }
 }
 

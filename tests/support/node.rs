@@ -1,10 +1,13 @@
-//! A node in a process of its own, on free loopback ports, with a data directory of its own.
+//! A node in a process of its own, with a data directory of its own: on free loopback ports, or on
+//! the usual ports of a host of its own.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
+use std::{fmt, io};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -18,12 +21,56 @@ use super::ports::Ports;
 /// How long a node may take until it serves.
 const START_MAX: Duration = Duration::from_secs(60);
 
+/// Starts a process somewhere.
+pub type Spawn = Arc<dyn Fn(Command) -> io::Result<Child> + Send + Sync>;
+
+/// Where a node lives.
+pub enum Place {
+    /// On loopback, on a block of ports.
+    Loopback(Ports),
+    /// On a host of its own, into which processes are started in a way of their own.
+    Host { address: String, spawn: Spawn },
+}
+
+/// The usual ports of the six listeners.
+const USUAL: [u16; 6] = [5100, 5200, 5001, 5300, 5172, 11110];
+
+impl Place {
+    fn host(&self) -> &str {
+        match self {
+            Self::Loopback(_) => "127.0.0.1",
+            Self::Host { address, .. } => address,
+        }
+    }
+
+    fn address(&self, listener: u16) -> String {
+        match self {
+            Self::Loopback(ports) => ports.address(listener),
+            Self::Host { address, .. } => format!("{address}:{}", USUAL[usize::from(listener)]),
+        }
+    }
+
+    fn spawn(&self, mut command: Command) -> io::Result<Child> {
+        match self {
+            Self::Loopback(_) => command.spawn(),
+            Self::Host { spawn, .. } => spawn(command),
+        }
+    }
+}
+
+impl fmt::Debug for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.host())
+    }
+}
+
 /// A node. Dropping it kills the process and removes its data, unless a test is failing.
 pub struct Node {
-    ports: Ports,
+    place: Place,
     folder: Option<TempDir>,
     environment: BTreeMap<String, String>,
     child: Option<Child>,
+    kept: bool,
 }
 
 impl Node {
@@ -42,21 +89,27 @@ impl Node {
 
     /// A node that has not been started.
     pub fn prepare(environment: &[(&str, &str)]) -> Self {
+        Self::prepare_at(Place::Loopback(Ports::reserve()), "node", environment)
+    }
+
+    /// A node at this place that has not been started; `name` begins the name of its folder.
+    pub fn prepare_at(place: Place, name: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::Builder::new()
-            .prefix("node-")
+            .prefix(&format!("{name}-"))
             .tempdir_in(env!("CARGO_TARGET_TMPDIR"))
             .unwrap();
         let mut node = Self {
-            ports: Ports::reserve(),
+            place,
             folder: Some(folder),
             environment: BTreeMap::new(),
             child: None,
+            kept: false,
         };
         let data = node.data().to_str().unwrap().to_owned();
         let listeners = [
             ("WK_MODE", "release".to_owned()),
             ("WK_ROOTDIR", data),
-            ("WK_EXTERNAL_IP", "127.0.0.1".to_owned()),
+            ("WK_EXTERNAL_IP", node.place.host().to_owned()),
             ("WK_ADDR", format!("tcp://{}", node.tcp())),
             ("WK_WSADDR", format!("ws://{}", node.ws())),
             ("WK_HTTPADDR", node.api_address()),
@@ -85,32 +138,32 @@ impl Node {
 
     /// Where clients connect over TCP.
     pub fn tcp(&self) -> String {
-        self.ports.address(0)
+        self.place.address(0)
     }
 
     /// Where clients connect over WebSocket.
     pub fn ws(&self) -> String {
-        self.ports.address(1)
+        self.place.address(1)
     }
 
     /// Where the HTTP API listens.
     pub fn api_address(&self) -> String {
-        self.ports.address(2)
+        self.place.address(2)
     }
 
     /// Where the manager and the metrics are.
     pub fn manager(&self) -> String {
-        self.ports.address(3)
+        self.place.address(3)
     }
 
     /// Where the demo is.
     pub fn demo(&self) -> String {
-        self.ports.address(4)
+        self.place.address(4)
     }
 
     /// Where other nodes connect.
     pub fn cluster(&self) -> String {
-        self.ports.address(5)
+        self.place.address(5)
     }
 
     /// The HTTP API.
@@ -155,7 +208,31 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())
             .stderr(out);
-        self.child = Some(command.spawn().unwrap());
+        self.child = Some(self.place.spawn(command).unwrap());
+    }
+
+    /// Whether `/health` says that the node serves; asked with little patience.
+    pub fn serves(&self) -> bool {
+        let patience = Duration::from_millis(500);
+        http::request_within(patience, &self.api_address(), "GET", "/health", b"")
+            .is_ok_and(|reply| reply.status == 200)
+    }
+
+    /// Leaves data and log behind; where.
+    pub fn keep(&mut self) -> &Path {
+        self.kept = true;
+        self.folder()
+    }
+
+    /// Sends a signal to the process.
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.pid().cast_signed()), signal).unwrap();
+    }
+
+    /// Empties the data directory of a node that does not run.
+    pub fn wipe(&mut self) {
+        assert!(self.child.is_none(), "the node runs");
+        fs::remove_dir_all(self.data()).unwrap();
     }
 
     /// Waits until `/health` says that the node serves, and tells how long that took.
@@ -228,9 +305,11 @@ impl Drop for Node {
             let log = self.log();
             let lines: Vec<_> = log.lines().collect();
             let last = lines.get(lines.len().saturating_sub(30)..).unwrap_or_default();
-            eprintln!("the node's last words:\n  {}", last.join("\n  "));
-            let kept = self.folder.take().map(TempDir::keep);
-            eprintln!("kept {}", kept.unwrap_or_default().display());
+            eprintln!("last words of the node at {:?}:\n  {}", self.place, last.join("\n  "));
+            self.kept = true;
+        }
+        if let Some(folder) = self.folder.take().filter(|_| self.kept) {
+            eprintln!("kept {}", folder.keep().display());
         }
     }
 }

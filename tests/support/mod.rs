@@ -1,4 +1,4 @@
-//! What the black-box tests share: a node in a process of its own, and blocking clients that speak
+//! What the black-box tests share (`node/` and `faults/` both name this folder as a module): a node in a process of its own, and blocking clients that speak
 //! only the public protocol to it.
 
 pub mod api;
@@ -24,16 +24,32 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// Dice of a test. When the test fails, it says how to throw the same numbers again.
 pub struct Dice {
     seed: u64,
-    test: &'static str,
+    /// Tells how to throw them again.
+    test: Option<&'static str>,
     rng: ChaCha8Rng,
 }
 
 impl Dice {
     /// Dice for the test with this path, seeded by `JINDOU_SEED` or the clock.
     pub fn new(test: &'static str) -> Self {
-        let clock = SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64;
-        let seed = variable("JINDOU_SEED").unwrap_or(clock % 1_000_000_007);
+        let seed = variable("JINDOU_SEED").unwrap_or_else(clock);
+        let test = Some(test);
         Self { seed, test, rng: ChaCha8Rng::seed_from_u64(seed) }
+    }
+
+    /// Other dice each time.
+    pub fn of_clock() -> Self {
+        Self::seeded(clock())
+    }
+
+    /// Dice with this seed, which somebody else tells when it matters.
+    pub fn seeded(seed: u64) -> Self {
+        Self { seed, test: None, rng: ChaCha8Rng::seed_from_u64(seed) }
+    }
+
+    /// What the dice were seeded with.
+    pub fn seed(&self) -> u64 {
+        self.seed
     }
 
     /// A number from `low` to below `high`.
@@ -54,11 +70,16 @@ impl Dice {
     }
 }
 
+fn clock() -> u64 {
+    SystemTime::UNIX_EPOCH.elapsed().unwrap().as_micros() as u64 % 1_000_000_007
+}
+
 impl Drop for Dice {
     fn drop(&mut self) {
-        if std::thread::panicking() {
-            let (seed, test) = (self.seed, self.test);
-            eprintln!("replay: JINDOU_SEED={seed} cargo test --test node {test} -- --exact");
+        if let Some(test) = self.test.filter(|_| std::thread::panicking()) {
+            let seed = self.seed;
+            let target = env!("CARGO_CRATE_NAME");
+            eprintln!("replay: JINDOU_SEED={seed} cargo test --test {target} {test} -- --exact");
         }
     }
 }

@@ -81,6 +81,8 @@ pub struct Login {
     pub client_key: Option<String>,
     /// Answer every RECV with RECVACK.
     pub recvack: bool,
+    /// How long the connection and CONNACK may take.
+    pub patience: Duration,
 }
 
 impl Login {
@@ -94,6 +96,7 @@ impl Login {
             transport,
             client_key: None,
             recvack: true,
+            patience: PATIENCE,
         }
     }
 
@@ -136,7 +139,7 @@ pub enum Refusal {
     Reason(u8),
     /// The connection was closed, or never opened, without an answer.
     Closed,
-    /// Nothing came within [`PATIENCE`].
+    /// Nothing came within the patience of the login.
     Silence,
 }
 
@@ -199,9 +202,14 @@ impl Client {
 
     /// A session, or why there is none.
     pub fn login(node: &Node, login: &Login) -> Result<Self, Refusal> {
+        Self::login_at(&node.tcp(), &node.ws(), login)
+    }
+
+    /// A session at one of these two addresses, or why there is none.
+    pub fn login_at(tcp: &str, ws: &str, login: &Login) -> Result<Self, Refusal> {
         let opened = match login.transport {
-            Transport::Tcp | Transport::JsonTcp => socket::tcp(&node.tcp()),
-            Transport::Ws | Transport::Json => socket::websocket(&node.ws()),
+            Transport::Tcp | Transport::JsonTcp => socket::tcp(tcp, login.patience),
+            Transport::Ws | Transport::Json => socket::websocket(ws, login.patience),
         };
         let (writer, reader) = opened.map_err(|_| Refusal::Closed)?;
         let (binary, key) = login.frame();
@@ -247,7 +255,7 @@ impl Client {
             login: login.clone(),
             client_seq: AtomicU32::new(0),
         };
-        match client.next(PATIENCE) {
+        match client.next(login.patience) {
             Some((_, Event::Connack { reason: SUCCESS, cipher })) => {
                 client.cipher = cipher;
                 Ok(client)
@@ -340,13 +348,18 @@ impl Client {
         self.writer.raw(bytes)
     }
 
-    /// Asks for a PONG and waits for it.
-    pub fn ping(&mut self) {
+    /// Asks for a PONG.
+    pub fn ask_pong(&self) -> io::Result<()> {
         let ping = match self.login.transport.is_json() {
             false => vec![0x70],
             true => request("ping", "ping", &json!({})),
         };
-        self.write(&[ping]).unwrap();
+        self.write(&[ping])
+    }
+
+    /// Asks for a PONG and waits for it.
+    pub fn ping(&mut self) {
+        self.ask_pong().unwrap();
         self.find("PONG", |event| matches!(event, Event::Pong).then_some(()));
     }
 

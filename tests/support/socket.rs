@@ -3,6 +3,7 @@
 use std::io::{self, Cursor, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::sync::Mutex;
+use std::time::Duration;
 
 use tungstenite::protocol::frame::FrameHeader;
 use tungstenite::protocol::frame::coding::{Control, Data, OpCode};
@@ -32,14 +33,25 @@ pub enum Piece {
     Text(Vec<u8>),
 }
 
+/// Opens a socket to `HOST:PORT` with a numeric host. A host that swallows packets costs no more
+/// than `patience`, now and at every later write.
+pub fn dial(address: &str, patience: Duration) -> io::Result<TcpStream> {
+    let address = address.parse().map_err(io::Error::other)?;
+    let socket = TcpStream::connect_timeout(&address, patience)?;
+    socket.set_nodelay(true)?;
+    socket.set_write_timeout(Some(patience))?;
+    Ok(socket)
+}
+
 /// Connects over TCP.
-pub fn tcp(address: &str) -> io::Result<(Writer, Reader)> {
-    halves(TcpStream::connect(address)?, false)
+pub fn tcp(address: &str, patience: Duration) -> io::Result<(Writer, Reader)> {
+    halves(dial(address, patience)?, false)
 }
 
 /// Connects and upgrades to WebSocket.
-pub fn websocket(address: &str) -> io::Result<(Writer, Reader)> {
-    let mut socket = TcpStream::connect(address)?;
+pub fn websocket(address: &str, patience: Duration) -> io::Result<(Writer, Reader)> {
+    let mut socket = dial(address, patience)?;
+    socket.set_read_timeout(Some(patience))?;
     let request = format!(
         "GET / HTTP/1.1\r\nHost: {address}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
@@ -59,11 +71,11 @@ pub fn websocket(address: &str) -> io::Result<(Writer, Reader)> {
     if !accepted {
         return Err(io::Error::other(format!("not upgraded: {head}")));
     }
+    socket.set_read_timeout(None)?;
     halves(socket, true)
 }
 
 fn halves(socket: TcpStream, websocket: bool) -> io::Result<(Writer, Reader)> {
-    socket.set_nodelay(true)?;
     let reader = Reader { socket: socket.try_clone()?, websocket, rest: Vec::new() };
     let socket = Mutex::new(socket);
     Ok((Writer { socket, websocket }, reader))
@@ -115,6 +127,19 @@ pub fn frame(opcode: OpCode, payload: &[u8], out: &mut Vec<u8>) {
     out.extend(masked.map(|(byte, mask)| byte ^ mask));
 }
 
+/// Whether the connection has ended, which says nothing about what was sent on it.
+fn is_loss(error: &io::Error) -> bool {
+    use io::ErrorKind as Kind;
+    matches!(
+        error.kind(),
+        Kind::ConnectionReset
+            | Kind::ConnectionAborted
+            | Kind::TimedOut
+            | Kind::HostUnreachable
+            | Kind::NetworkUnreachable
+    )
+}
+
 impl Reader {
     /// The next piece; `None` when the server closed the connection.
     pub fn next(&mut self) -> io::Result<Option<Piece>> {
@@ -126,7 +151,7 @@ impl Reader {
             match self.socket.read(&mut buffer) {
                 Ok(0) => return Ok(None),
                 Ok(size) => self.rest.extend_from_slice(&buffer[..size]),
-                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(None),
+                Err(e) if is_loss(&e) => return Ok(None),
                 Err(e) => return Err(e),
             }
         }

@@ -2,11 +2,12 @@
 //! end of any language would.
 
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::time::Duration;
 
 use serde_json::Value;
 
 use super::PATIENCE;
+use super::socket::dial;
 
 /// An answer.
 #[derive(Debug)]
@@ -30,19 +31,29 @@ impl Reply {
 
 /// One request. An error means that the outcome is unknown.
 pub fn request(address: &str, method: &str, path: &str, body: &[u8]) -> io::Result<Reply> {
+    request_within(PATIENCE, address, method, path, body)
+}
+
+/// One request that may take so long to connect, and so long between two pieces of its answer.
+pub fn request_within(
+    patience: Duration,
+    address: &str,
+    method: &str,
+    path: &str,
+    body: &[u8],
+) -> io::Result<Reply> {
     let head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n",
         body.len()
     );
-    exchange(address, &[head.as_bytes(), body].concat())
+    exchange(patience, address, &[head.as_bytes(), body].concat())
 }
 
 /// Writes bytes as they are and reads one answer up to the end of the connection.
-pub fn exchange(address: &str, bytes: &[u8]) -> io::Result<Reply> {
-    let mut socket = TcpStream::connect(address)?;
-    socket.set_nodelay(true)?;
-    socket.set_read_timeout(Some(PATIENCE))?;
+fn exchange(patience: Duration, address: &str, bytes: &[u8]) -> io::Result<Reply> {
+    let mut socket = dial(address, patience)?;
+    socket.set_read_timeout(Some(patience))?;
     socket.write_all(bytes)?;
     let mut raw = Vec::new();
     socket.read_to_end(&mut raw)?;
