@@ -31,16 +31,16 @@ use crate::common::{IDLE, Nobody, PATIENCE, connect};
 
 /// What a shard was told.
 #[derive(Clone, Debug)]
-pub enum Seen {
+pub(crate) enum Seen {
     Envelopes { shard: u16, from: ShardAddr, body: Bytes },
     Peer { shard: u16, node: u64, state: PeerState },
     Answered { shard: u16, node: u64, sent_ms: u64 },
     Heard { shard: u16, node: u64 },
-    Refused { node: u64, refusal: Refusal },
+    Refused { refusal: Refusal },
 }
 
 /// Admits members, and anybody for a control message.
-pub struct Members(pub Mutex<Vec<u64>>);
+pub(crate) struct Members(pub(crate) Mutex<Vec<u64>>);
 
 impl Gatekeeper for Members {
     fn admit(&self, hello: &HelloInfo) -> Result<(), Refusal> {
@@ -88,8 +88,8 @@ impl LinkInbound for Ears {
         let _ = self.seen.send(Seen::Answered { shard: self.shard, node: node.0, sent_ms });
     }
 
-    fn refused(&self, node: NodeId, refusal: &Refusal) {
-        let _ = self.seen.send(Seen::Refused { node: node.0, refusal: refusal.clone() });
+    fn refused(&self, _: NodeId, refusal: &Refusal) {
+        let _ = self.seen.send(Seen::Refused { refusal: refusal.clone() });
     }
 }
 
@@ -97,26 +97,26 @@ type Command = Box<dyn FnOnce(&Links) + Send>;
 
 /// What a node of a test is made of.
 #[derive(Clone)]
-pub struct Plan {
-    pub driver: DriverKind,
-    pub settings: LinkSettings,
-    pub cluster_id: u64,
-    pub secret: Option<Secret>,
-    pub members: Vec<u64>,
+pub(crate) struct Plan {
+    pub(crate) driver: DriverKind,
+    pub(crate) settings: LinkSettings,
+    pub(crate) cluster_id: u64,
+    pub(crate) secret: Option<Secret>,
+    pub(crate) members: Vec<u64>,
 }
 
 impl Plan {
-    pub fn new(driver: DriverKind, node: u64, shard_count: u16) -> Self {
+    pub(crate) fn new(driver: DriverKind, node: u64, shard_count: u16) -> Self {
         // The first start of each node; a test that restarts one counts on.
         let settings = LinkSettings::new(NodeId(node), node * 100, shard_count, 64);
         Self { driver, settings, cluster_id: 7, secret: None, members: (1..=9).collect() }
     }
 
-    pub fn start(self) -> Node {
+    pub(crate) fn start(self) -> Node {
         self.start_at(SocketAddr::from(([127, 0, 0, 1], 0)))
     }
 
-    pub fn start_at(self, address: SocketAddr) -> Node {
+    pub(crate) fn start_at(self, address: SocketAddr) -> Node {
         let shard_count = self.settings.shard_count;
         let sockets = bind(address, shard_count).unwrap();
         let address = sockets[0].local_addr().unwrap();
@@ -161,34 +161,24 @@ impl Plan {
             (0..shard_count).map(|_| readies.recv_timeout(PATIENCE).unwrap()).collect();
         commands.sort_by_key(|&(shard, ..)| shard);
         let commands = commands.into_iter().map(|(_, sender, waker)| (sender, waker)).collect();
-        Node {
-            id: self.settings.node.0,
-            shard_count,
-            address,
-            gate,
-            identity: named,
-            commands,
-            events,
-            shards: Some(shards),
-        }
+        Node { shard_count, address, gate, identity: named, commands, events, shards: Some(shards) }
     }
 }
 
 /// A running node.
-pub struct Node {
-    pub id: u64,
-    pub shard_count: u16,
-    pub address: SocketAddr,
-    pub gate: Arc<Members>,
-    pub identity: Arc<Identity>,
+pub(crate) struct Node {
+    pub(crate) shard_count: u16,
+    pub(crate) address: SocketAddr,
+    pub(crate) gate: Arc<Members>,
+    pub(crate) identity: Arc<Identity>,
     commands: Vec<(flume::Sender<Command>, ShardWaker)>,
-    pub events: flume::Receiver<Seen>,
+    pub(crate) events: flume::Receiver<Seen>,
     shards: Option<Shards>,
 }
 
 impl Node {
     /// Runs something on a shard's thread, and brings the result.
-    pub fn on<T: Send + 'static>(
+    pub(crate) fn on<T: Send + 'static>(
         &self,
         shard: u16,
         run: impl FnOnce(&Links) -> T + Send + 'static,
@@ -199,14 +189,14 @@ impl Node {
     }
 
     /// Runs something on a shard's thread some time.
-    pub fn post(&self, shard: u16, run: impl FnOnce(&Links) + Send + 'static) {
+    pub(crate) fn post(&self, shard: u16, run: impl FnOnce(&Links) + Send + 'static) {
         let (commands, waker) = &self.commands[usize::from(shard)];
         commands.send(Box::new(run)).unwrap();
         waker.wake();
     }
 
     /// Awaits something on a shard's thread, and brings the result.
-    pub fn wait_on<T: Send + 'static>(
+    pub(crate) fn wait_on<T: Send + 'static>(
         &self,
         shard: u16,
         run: impl FnOnce(&Links) -> jindou_net::LocalBoxFuture<T> + Send + 'static,
@@ -215,7 +205,7 @@ impl Node {
     }
 
     /// The same, without waiting.
-    pub fn ask_on<T: Send + 'static>(
+    pub(crate) fn ask_on<T: Send + 'static>(
         &self,
         shard: u16,
         run: impl FnOnce(&Links) -> jindou_net::LocalBoxFuture<T> + Send + 'static,
@@ -231,7 +221,7 @@ impl Node {
     }
 
     /// Makes every shard dial a node.
-    pub fn dial(&self, node: u64, address: SocketAddr) {
+    pub(crate) fn dial(&self, node: u64, address: SocketAddr) {
         for shard in 0..self.shard_count {
             let address = address.to_string();
             self.on(shard, move |links| links.set_peer(NodeId(node), Some(address)));
@@ -239,7 +229,7 @@ impl Node {
     }
 
     /// The next thing that the test looks for; others are passed over.
-    pub fn wait_for<T>(&self, mut find: impl FnMut(Seen) -> Option<T>) -> T {
+    pub(crate) fn wait_for<T>(&self, mut find: impl FnMut(Seen) -> Option<T>) -> T {
         let begin = Instant::now();
         loop {
             let left = PATIENCE.saturating_sub(begin.elapsed());
@@ -251,7 +241,7 @@ impl Node {
     }
 
     /// Waits until one shard, or each, was told that a node has a state.
-    pub fn wait_for_peer(&self, node: u64, is: impl Fn(PeerState) -> bool) {
+    pub(crate) fn wait_for_peer(&self, node: u64, is: impl Fn(PeerState) -> bool) {
         let mut left: Vec<u16> = (0..self.shard_count).collect();
         while !left.is_empty() {
             let at = self.wait_for(|seen| match seen {
@@ -262,11 +252,11 @@ impl Node {
         }
     }
 
-    pub fn wait_for_up(&self, node: u64) {
+    pub(crate) fn wait_for_up(&self, node: u64) {
         self.wait_for_peer(node, |state| matches!(state, PeerState::Up { .. }));
     }
 
-    pub fn wait_for_refusal(&self) -> Refusal {
+    pub(crate) fn wait_for_refusal(&self) -> Refusal {
         self.wait_for(|seen| match seen {
             Seen::Refused { refusal, .. } => Some(refusal),
             _ => None,
@@ -274,16 +264,22 @@ impl Node {
     }
 
     /// Sends numbers, each of 8 bytes, from one shard to one of another node.
-    pub fn send(&self, shard: u16, to: u64, place: u16, numbers: std::ops::Range<u64>) -> bool {
+    pub(crate) fn send(
+        &self,
+        shard: u16,
+        to: u64,
+        place: u16,
+        numbers: std::ops::Range<u64>,
+    ) -> bool {
         self.on(shard, move |links| send(links, to, place, numbers))
     }
 
-    pub fn counters(&self) -> &[Arc<jindou_net::Counters>] {
+    pub(crate) fn counters(&self) -> &[Arc<jindou_net::Counters>] {
         self.shards.as_ref().unwrap().counters()
     }
 }
 
-pub fn send(links: &Links, to: u64, place: u16, numbers: std::ops::Range<u64>) -> bool {
+pub(crate) fn send(links: &Links, to: u64, place: u16, numbers: std::ops::Range<u64>) -> bool {
     let place = jindou_core::effect::Place::Shard(ShardId(place));
     let mut is_sent = true;
     for number in numbers {
@@ -293,7 +289,7 @@ pub fn send(links: &Links, to: u64, place: u16, numbers: std::ops::Range<u64>) -
     is_sent
 }
 
-pub fn numbers(body: &[u8]) -> Vec<u64> {
+pub(crate) fn numbers(body: &[u8]) -> Vec<u64> {
     assert_eq!(body.len() % 8, 0);
     body.chunks(8).map(|number| u64::from_le_bytes(number.try_into().unwrap())).collect()
 }
@@ -311,14 +307,14 @@ impl Drop for Node {
 }
 
 /// Stands in front of a node and can cut what goes through it.
-pub struct Proxy {
-    pub address: SocketAddr,
+pub(crate) struct Proxy {
+    pub(crate) address: SocketAddr,
     streams: Arc<Mutex<Vec<TcpStream>>>,
     is_open: Arc<AtomicBool>,
 }
 
 impl Proxy {
-    pub fn new(target: SocketAddr) -> Self {
+    pub(crate) fn new(target: SocketAddr) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let streams: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
@@ -346,7 +342,7 @@ impl Proxy {
     }
 
     /// Cuts the newest connection only, or all.
-    pub fn cut(&self, count: usize) {
+    pub(crate) fn cut(&self, count: usize) {
         let mut streams = self.streams.lock().unwrap();
         for stream in streams.drain(..).rev().take(count) {
             let _ = stream.shutdown(std::net::Shutdown::Both);
@@ -354,7 +350,7 @@ impl Proxy {
     }
 
     /// Whether connections come through from now on.
-    pub fn set_open(&self, is_open: bool) {
+    pub(crate) fn set_open(&self, is_open: bool) {
         self.is_open.store(is_open, Ordering::SeqCst);
     }
 }
@@ -366,12 +362,12 @@ fn copy(mut from: TcpStream, mut to: TcpStream) {
 }
 
 /// One end of a link that the test itself plays, with one shard and no secret.
-pub struct Actor {
-    pub stream: TcpStream,
+pub(crate) struct Actor {
+    pub(crate) stream: TcpStream,
     reader: FrameReader,
 }
 
-pub fn side(node: u64, incarnation: u64) -> Side {
+pub(crate) fn side(node: u64, incarnation: u64) -> Side {
     Side {
         node: NodeId(node),
         incarnation,
@@ -384,26 +380,26 @@ pub fn side(node: u64, incarnation: u64) -> Side {
     }
 }
 
-pub fn hello(node: u64, incarnation: u64) -> Hello {
+pub(crate) fn hello(node: u64, incarnation: u64) -> Hello {
     let side = side(node, incarnation);
     Hello { version_min: 1, version_max: 1, purpose: Purpose::Bundle, wanted: 0, side }
 }
 
 impl Actor {
-    pub fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream) -> Self {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         Self { stream, reader: FrameReader::new(1 << 24) }
     }
 
     /// Dials, and says `hello`. What the answer is, the test sees.
-    pub fn dial(address: SocketAddr, hello: &Hello) -> Self {
+    pub(crate) fn dial(address: SocketAddr, hello: &Hello) -> Self {
         let mut actor = Self::new(connect(address));
         actor.say(&Frame::Hello(hello.encode().into()));
         actor
     }
 
     /// Dials, up to the welcome.
-    pub fn enter(address: SocketAddr, hello: &Hello) -> Self {
+    pub(crate) fn enter(address: SocketAddr, hello: &Hello) -> Self {
         let mut actor = Self::dial(address, hello);
         assert!(matches!(actor.hear(), Some(Frame::Challenge(_))));
         actor.say(&Frame::Proof(Bytes::new()));
@@ -412,7 +408,7 @@ impl Actor {
     }
 
     /// Accepts a link as `side`, up to the welcome.
-    pub fn accept(listener: &TcpListener, side: Side) -> Self {
+    pub(crate) fn accept(listener: &TcpListener, side: Side) -> Self {
         let mut actor = Self::new(listener.accept().unwrap().0);
         let Some(Frame::Hello(body)) = actor.hear() else {
             panic!("no hello");
@@ -425,14 +421,14 @@ impl Actor {
         actor
     }
 
-    pub fn say(&mut self, frame: &Frame) {
+    pub(crate) fn say(&mut self, frame: &Frame) {
         let mut bytes = Vec::new();
         frame.encode(&mut bytes);
         self.stream.write_all(&bytes).unwrap();
     }
 
     /// The next frame; `None`: the link was closed.
-    pub fn hear(&mut self) -> Option<Frame> {
+    pub(crate) fn hear(&mut self) -> Option<Frame> {
         let mut buffer = [0; 4096];
         loop {
             if let Some(frame) = self.reader.next().unwrap() {
@@ -449,6 +445,6 @@ impl Actor {
 }
 
 /// A moment, where nothing is to be waited for.
-pub fn pause(ms: u64) {
+pub(crate) fn pause(ms: u64) {
     std::thread::sleep(Duration::from_millis(ms));
 }

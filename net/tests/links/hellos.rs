@@ -169,7 +169,7 @@ fn a_secret_that_both_know_must_be_the_same() {
             let (a, b) = with_secrets(driver, ours, theirs);
             let refusal = b.wait_for_refusal();
             assert_eq!(refusal.code, RefusalCode::Secret);
-            assert_eq!(refusal.text.contains(words), true, "{refusal}");
+            assert!(refusal.text.contains(words), "{refusal}");
             let at = a.address.to_string();
             let outcome = b.wait_on(0, |links| links.control_at(at, Bytes::new()));
             assert!(matches!(outcome, Err(LinkError::Refused(_))));
