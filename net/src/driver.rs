@@ -315,6 +315,7 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         shared.inbox.borrow_mut().clear();
         // They hold ends of queues, and whoever is at the other end must notice.
         shared.sources.borrow_mut().clear();
+        shared.flushers.borrow_mut().clear();
     }
 }
 

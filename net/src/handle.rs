@@ -32,6 +32,8 @@ use crate::{
 
 /// The size of the buffers into which connections read: what one read takes at most.
 const READ_SIZE: usize = 16 << 10;
+/// Buffers kept for reads to come.
+const READ_BUFFER_COUNT_MAX: usize = 512;
 
 /// Takes what another thread has put into a queue. Returns whether something is left.
 type Source = Box<dyn FnMut(&Handle) -> bool>;
@@ -106,7 +108,7 @@ impl Handle {
             listening: RefCell::default(),
             driver,
             shared_buffer: SharedBuffer::new(driver, READ_SIZE),
-            pool: RefCell::new(BufferPool::new(READ_SIZE)),
+            pool: RefCell::new(BufferPool::new(READ_SIZE, READ_BUFFER_COUNT_MAX)),
             is_draining: Cell::new(false),
             holds: Cell::new(0),
             callers: RefCell::default(),

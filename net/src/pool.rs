@@ -1,17 +1,15 @@
 //! Buffers that are lent for the moment of a read or until a send has left.
 
-/// Buffers kept for reuse.
-const COUNT_MAX: usize = 512;
-
-/// Buffers of one size. There is always one to lend; beyond [`COUNT_MAX`] they are not kept.
+/// Buffers of one size. There is always one to lend; beyond `count_max` they are not kept.
 pub(crate) struct BufferPool {
     size: usize,
+    count_max: usize,
     free: Vec<Vec<u8>>,
 }
 
 impl BufferPool {
-    pub(crate) fn new(size: usize) -> Self {
-        Self { size, free: Vec::new() }
+    pub(crate) fn new(size: usize, count_max: usize) -> Self {
+        Self { size, count_max, free: Vec::new() }
     }
 
     /// An empty buffer with the pool's size of room.
@@ -21,7 +19,7 @@ impl BufferPool {
 
     /// Takes a buffer back. One that has grown is not kept.
     pub(crate) fn give_back(&mut self, mut buffer: Vec<u8>) {
-        if self.free.len() < COUNT_MAX && buffer.capacity() <= self.size * 2 {
+        if self.free.len() < self.count_max && buffer.capacity() <= self.size * 2 {
             buffer.clear();
             self.free.push(buffer);
         }
@@ -34,7 +32,7 @@ mod tests {
 
     #[test]
     fn a_buffer_comes_back_empty() {
-        let mut pool = BufferPool::new(16);
+        let mut pool = BufferPool::new(16, 1);
         let mut buffer = pool.lend();
         buffer.extend_from_slice(b"bytes");
         pool.give_back(buffer);
@@ -45,7 +43,7 @@ mod tests {
 
     #[test]
     fn a_buffer_that_has_grown_is_not_kept() {
-        let mut pool = BufferPool::new(16);
+        let mut pool = BufferPool::new(16, 1);
         pool.give_back(Vec::with_capacity(1000));
         assert!(pool.free.is_empty());
     }

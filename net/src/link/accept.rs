@@ -43,7 +43,6 @@ impl Accept for Doorman {
 pub(crate) struct Accepted {
     info: HelloInfo,
     wire: Rc<Wire>,
-    pub(crate) heard_ms: Cell<u64>,
     is_over: Cell<bool>,
     /// Envelopes of an incarnation that this shard has no bundle to yet. What they say of it must
     /// come after the word that it is there.
@@ -60,6 +59,12 @@ impl Accepted {
 
     pub(crate) fn incarnation(&self) -> u64 {
         self.info.incarnation
+    }
+
+    /// Whether a member's dialler has sent nothing for so long.
+    pub(crate) fn is_silent(&self, now_ms: u64, silence_ms: u64) -> bool {
+        let is_bundle = self.info.purpose == Purpose::Bundle;
+        is_bundle && now_ms > self.wire.heard_ms() + silence_ms
     }
 
     /// Cuts it off; nothing more of it is taken.
@@ -364,12 +369,12 @@ async fn serve(
         }
     };
     drop(greeting);
-    wire.fuse().set(None);
+    let end_ms = inner.now_ms() + settings.control_ms;
+    wire.fuse().set((info.purpose == Purpose::Control).then_some(end_ms));
     reading.set_size_max(settings.frame_size_max);
     let accepted = Rc::new(Accepted {
         info,
         wire,
-        heard_ms: Cell::new(inner.now_ms()),
         is_over: Cell::new(false),
         held: RefCell::default(),
         held_size: Cell::new(0),
@@ -385,7 +390,6 @@ async fn serve(
         if accepted.is_over.get() {
             break WireError::Closed;
         }
-        accepted.heard_ms.set(inner.now_ms());
         match frame.and_then(|frame| inner.on_ask(&accepted, frame)) {
             Ok(()) => {}
             Err(error) => break error,

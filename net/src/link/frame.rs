@@ -352,3 +352,80 @@ impl FrameReader {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::{super::hello::RefusalCode, *};
+
+    fn all() -> Vec<Frame> {
+        let body = Bytes::from_static(b"a body");
+        vec![
+            Frame::Hello(body.clone()),
+            Frame::Challenge(body.clone()),
+            Frame::Proof(Bytes::new()),
+            Frame::Welcome,
+            Frame::Refusal(Refusal::new(RefusalCode::NotMember, "let it join first")),
+            Frame::Ping(u64::MAX),
+            Frame::Pong(3),
+            Frame::RaftAsk { id: 9, group: 513, body: body.clone() },
+            Frame::RaftAnswer { id: 9, body: body.clone() },
+            Frame::Envelopes(Bytes::from(vec![5; LARGE_SIZE * 2])),
+            Frame::ControlAsk { id: 1, body },
+            Frame::ControlAnswer { id: 1, body: Bytes::new() },
+        ]
+    }
+
+    /// Golden bytes: another version reads them.
+    #[test]
+    fn a_frame_is_its_length_its_kind_and_its_body() {
+        let mut out = Vec::new();
+        Frame::RaftAsk { id: 2, group: 258, body: Bytes::from_static(b"ab") }.encode(&mut out);
+        assert_eq!(out, [13, 0, 0, 0, 8, 2, 0, 0, 0, 0, 0, 0, 0, 2, 1, b'a', b'b']);
+    }
+
+    #[test]
+    fn frames_come_out_as_they_went_in_whatever_the_pieces() {
+        let mut bytes = Vec::new();
+        all().iter().for_each(|frame| frame.encode(&mut bytes));
+        for size in [1, 2, 3, 7, 1000, LARGE_SIZE + 7, bytes.len()] {
+            let mut reader = FrameReader::new(1 << 20);
+            let mut got = Vec::new();
+            for piece in bytes.chunks(size) {
+                reader.push(piece);
+                while let Some(frame) = reader.next().unwrap() {
+                    got.push(frame);
+                }
+            }
+            assert_eq!(got, all(), "pieces of {size}");
+            assert_eq!(reader.held_size(), 0);
+            assert!(reader.buffer.capacity() <= KEEP_SIZE_MAX);
+        }
+    }
+
+    #[test]
+    fn a_length_over_the_bound_is_found_at_once() {
+        let mut reader = FrameReader::new(100);
+        reader.push(&101_u32.to_le_bytes());
+        assert_eq!(reader.next(), Err(FrameError::TooLarge { size: 101, max: 100 }));
+        let mut reader = FrameReader::new(100);
+        reader.push(&100_u32.to_le_bytes());
+        assert_eq!(reader.next(), Ok(None));
+    }
+
+    #[test]
+    fn what_is_no_frame_is_an_error() {
+        let mut reader = FrameReader::new(100);
+        reader.push(&[0, 0, 0, 0]);
+        assert_eq!(reader.next(), Err(FrameError::Empty));
+        for (bytes, error) in [
+            (&[99_u8][..], FrameError::Kind(99)),
+            (&[6, 1, 2], FrameError::Short(Kind::Ping)),
+            (&[8, 1, 2, 3, 4, 5, 6, 7, 8, 9], FrameError::Short(Kind::RaftAsk)),
+            (&[5], FrameError::Short(Kind::Refusal)),
+        ] {
+            assert_eq!(Frame::decode(Bytes::copy_from_slice(bytes)), Err(error));
+        }
+    }
+}

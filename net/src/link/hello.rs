@@ -348,3 +348,96 @@ pub(crate) fn is_proof(
 ) -> bool {
     mac(secret, prover, hello, challenge).verify_slice(proof).is_ok()
 }
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+    use super::*;
+
+    fn hello() -> Hello {
+        let side = Side {
+            node: NodeId(1001),
+            incarnation: 5,
+            shard: 1,
+            shard_count: 2,
+            slot_count: 64,
+            cluster_id: 0,
+            has_secret: true,
+            nonce: [7; 32],
+        };
+        Hello { version_min: 1, version_max: 3, purpose: Purpose::Bundle, wanted: 4, side }
+    }
+
+    fn challenge(proof: Option<[u8; PROOF_SIZE]>) -> Challenge {
+        Challenge { version: 1, side: hello().side, proof }
+    }
+
+    /// Golden bytes: another version reads them.
+    #[test]
+    fn a_hello_begins_with_magic_and_versions() {
+        let bytes = hello().encode();
+        assert_eq!(bytes[..17], *b"JNDU\x01\x03\x00\x04\x00\xe9\x03\x00\x00\x00\x00\x00\x00");
+        assert_eq!(bytes.len(), 9 + 8 + 8 + 2 + 2 + 2 + 8 + 1 + 32);
+    }
+
+    #[test]
+    fn what_a_newer_version_adds_is_skipped_and_what_is_missing_is_an_error() {
+        let mut bytes = hello().encode();
+        bytes.extend_from_slice(b"more");
+        assert_eq!(Hello::decode(&bytes), Some(hello()));
+        for proof in [None, Some([9; PROOF_SIZE])] {
+            let mut bytes = challenge(proof).encode();
+            for size in 0..bytes.len() {
+                assert_eq!(Challenge::decode(&bytes[..size]), None);
+            }
+            bytes.push(0);
+            assert_eq!(Challenge::decode(&bytes), Some(challenge(proof)));
+        }
+        let bytes = hello().encode();
+        for size in 0..bytes.len() {
+            assert_eq!(Hello::decode(&bytes[..size]), None);
+        }
+    }
+
+    #[test]
+    fn the_lower_of_both_versions_is_spoken() {
+        let with = |min, max| Hello { version_min: min, version_max: max, ..hello() }.version();
+        assert_eq!(with(1, 1), Some(1));
+        assert_eq!(with(1, 9), Some(1));
+        assert_eq!(with(2, 9), None);
+        assert_eq!(with(0, 0), None);
+    }
+
+    #[test]
+    fn a_proof_is_of_one_side_one_secret_and_one_handshake() {
+        let (ours, theirs) = (hello().encode(), challenge(None).encode());
+        let proof = prove(b"secret", Prover::Dialer, &ours, &theirs);
+        let check = |secret: &[u8], prover, ours: &[u8], theirs: &[u8]| {
+            is_proof(secret, prover, ours, theirs, &proof)
+        };
+        assert!(check(b"secret", Prover::Dialer, &ours, &theirs));
+        // The place of the proof itself is not covered.
+        assert!(check(b"secret", Prover::Dialer, &ours, &challenge(Some([1; 32])).encode()));
+        assert!(!check(b"Secret", Prover::Dialer, &ours, &theirs));
+        assert!(!check(b"secret", Prover::Acceptor, &ours, &theirs));
+        let mut other = ours.clone();
+        other[40] ^= 1;
+        assert!(!check(b"secret", Prover::Dialer, &other, &theirs));
+        let mut other = theirs.clone();
+        *other.last_mut().unwrap() ^= 1;
+        assert!(!check(b"secret", Prover::Dialer, &ours, &other));
+    }
+
+    #[test]
+    fn a_strangers_text_is_short_and_printable() {
+        let mut body = vec![6];
+        body.extend_from_slice("bad \u{1b}[31m news\n".as_bytes());
+        body.resize(5000, b'x');
+        let refusal = Refusal::decode(&body).unwrap();
+        assert_eq!(refusal.code, RefusalCode::NotMember);
+        assert!(refusal.text.starts_with("bad  [31m news x"));
+        assert!(refusal.text.len() <= TEXT_SIZE_MAX);
+        assert_eq!(Refusal::decode(&[]), None);
+    }
+}

@@ -75,7 +75,6 @@ pub(crate) struct Bundle {
 pub(crate) struct Outgoing {
     pub(crate) wire: Rc<Wire>,
     pub(crate) calls: Waiters<Result<Bytes, LinkError>>,
-    pub(crate) heard_ms: Cell<u64>,
     answered_ms: Cell<u64>,
 }
 
@@ -86,7 +85,12 @@ impl Bundle {
 
     /// When the link that has been silent for longest was heard.
     pub(crate) fn heard_ms(&self) -> u64 {
-        self.links.iter().map(|link| link.heard_ms.get()).min().unwrap_or(0)
+        self.links.iter().map(|link| link.wire.heard_ms()).min().unwrap_or(0)
+    }
+
+    /// The same for signs of life ([`Wire::alive_ms`]).
+    pub(crate) fn alive_ms(&self) -> u64 {
+        self.links.iter().map(|link| link.wire.alive_ms()).min().unwrap_or(0)
     }
 
     /// Cuts all links; who waits for an answer is told why.
@@ -182,7 +186,6 @@ impl Inner {
         address: &str,
         opens: Vec<Open>,
     ) -> Option<Rc<Bundle>> {
-        let now_ms = self.now_ms();
         let info = opens.first()?.info;
         let (links, readings): (Vec<_>, Vec<_>) = opens
             .into_iter()
@@ -190,7 +193,6 @@ impl Inner {
                 let link = Outgoing {
                     wire: open.wire,
                     calls: Waiters::default(),
-                    heard_ms: Cell::new(now_ms),
                     answered_ms: Cell::new(0),
                 };
                 (link, open.reading)
@@ -351,7 +353,6 @@ async fn read(inner: Rc<Inner>, bundle: Rc<Bundle>, place: usize, mut reading: R
         if bundle.is_over() {
             return;
         }
-        link.heard_ms.set(inner.now_ms());
         match frame.and_then(|frame| inner.on_frame(&bundle, link, frame)) {
             Ok(()) => {}
             Err(error) => break error,

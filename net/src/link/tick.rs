@@ -15,10 +15,10 @@ const LATE_COUNT: u64 = 3;
 
 /// Ticks for as long as the links live.
 pub(crate) async fn tick(links: Weak<Inner>) {
-    let Some(period_ms) = links.upgrade().map(|inner| inner.settings.ping_ms.max(1)) else {
+    let start = links.upgrade().map(|inner| (inner.settings.ping_ms.max(1), inner.now_ms()));
+    let Some((period_ms, mut before_ms)) = start else {
         return;
     };
-    let mut before_ms = None;
     loop {
         monoio::time::sleep(Duration::from_millis(period_ms)).await;
         let Some(inner) = links.upgrade() else {
@@ -28,8 +28,8 @@ pub(crate) async fn tick(links: Weak<Inner>) {
             return;
         }
         let now_ms = inner.now_ms();
-        let is_late = before_ms.is_some_and(|at| now_ms > at + LATE_COUNT * period_ms);
-        before_ms = Some(now_ms);
+        let is_late = now_ms > before_ms + LATE_COUNT * period_ms;
+        before_ms = now_ms;
         inner.fuses.sweep(now_ms);
         inner.ping_all(now_ms, is_late);
         inner.bury(now_ms);
@@ -44,7 +44,7 @@ impl Inner {
         let bundles: Vec<Rc<Bundle>> =
             self.peers.borrow().values().filter_map(|peer| peer.bundle.clone()).collect();
         for bundle in bundles {
-            let silent_ms = now_ms.saturating_sub(bundle.heard_ms());
+            let silent_ms = now_ms.saturating_sub(bundle.alive_ms());
             if silent_ms > self.settings.timeout_ms && !is_late {
                 self.reset(&bundle, &format!("no answer for {silent_ms} ms"));
             } else {
@@ -72,7 +72,7 @@ impl Inner {
 
     fn end_silent(&self, now_ms: u64) {
         for accepted in self.accepted.borrow().iter() {
-            if now_ms > accepted.heard_ms.get() + self.settings.silence_ms {
+            if accepted.is_silent(now_ms, self.settings.silence_ms) {
                 accepted.end();
             }
         }

@@ -20,7 +20,8 @@ use super::frame::{self, Frame, FrameError, FrameReader, HANDSHAKE_SIZE_MAX, Kin
 use crate::{
     conn::is_passing,
     handle::Handle,
-    rt::{self, ReadHalf, WriteHalf},
+    pool::BufferPool,
+    rt::{self, ReadHalf, SharedBuffer, WriteHalf},
     sys,
 };
 
@@ -30,8 +31,11 @@ const CHUNK_SIZE: usize = 128 << 10;
 pub(crate) const BATCH_SIZE: usize = 256 << 10;
 /// Empty chunks kept for reuse, and the largest that is kept.
 const SPARE_COUNT_MAX: usize = 4;
-/// What one read takes at most.
+/// What one read takes at most, and the buffers for it that a shard keeps.
 const READ_SIZE: usize = 64 << 10;
+const READ_BUFFER_COUNT_MAX: usize = 16;
+/// A chunk over this size leaves in pieces.
+const PIECE_SIZE: usize = 256 << 10;
 /// Reads after which others have a turn.
 const READ_COUNT_MAX: u32 = 4;
 /// What the kernel holds of our output beyond what is on its way, so that pings need not wait
@@ -58,13 +62,20 @@ pub(crate) struct Flusher(Rc<FlusherInner>);
 struct FlusherInner {
     handle: Handle,
     dirty: RefCell<Vec<Rc<Wire>>>,
+    /// As for clients: a link that waits holds no buffer. One on epoll, a pool on io_uring.
+    shared_buffer: Option<SharedBuffer>,
+    pool: RefCell<BufferPool>,
 }
 
 impl Flusher {
     /// One per shard.
     pub(crate) fn new(handle: &Handle) -> Self {
-        let handle = handle.clone();
-        Self(Rc::new(FlusherInner { handle, dirty: RefCell::default() }))
+        Self(Rc::new(FlusherInner {
+            handle: handle.clone(),
+            dirty: RefCell::default(),
+            shared_buffer: SharedBuffer::new(handle.0.driver, READ_SIZE),
+            pool: RefCell::new(BufferPool::new(READ_SIZE, READ_BUFFER_COUNT_MAX)),
+        }))
     }
 
     /// Starts every send that can start.
@@ -216,6 +227,10 @@ pub(crate) struct Wire {
     is_cut: Cell<bool>,
     /// FIN when all has left.
     is_finishing: Cell<bool>,
+    /// When bytes came last.
+    heard_ms: Cell<u64>,
+    /// When a piece of a large chunk left last.
+    moved_ms: Cell<u64>,
     traffic: Rc<Traffic>,
 }
 
@@ -223,7 +238,6 @@ pub(crate) struct Wire {
 pub(crate) struct Reading {
     half: ReadHalf,
     reader: FrameReader,
-    buffer: Vec<u8>,
     turn: u64,
     count: u32,
 }
@@ -267,21 +281,29 @@ impl Wire {
             is_dirty: Cell::new(false),
             is_cut: Cell::new(false),
             is_finishing: Cell::new(false),
+            heard_ms: Cell::new(flusher.0.handle.now().mono_ms),
+            moved_ms: Cell::new(0),
             traffic,
         });
-        let reading = Reading {
-            half,
-            reader: FrameReader::new(HANDSHAKE_SIZE_MAX),
-            buffer: Vec::with_capacity(READ_SIZE),
-            turn: 0,
-            count: 0,
-        };
+        let reading =
+            Reading { half, reader: FrameReader::new(HANDSHAKE_SIZE_MAX), turn: 0, count: 0 };
         (wire, reading)
     }
 
     /// Bytes that wait or are under way.
     pub(crate) fn size(&self) -> usize {
         self.size.get()
+    }
+
+    /// When bytes came last.
+    pub(crate) fn heard_ms(&self) -> u64 {
+        self.heard_ms.get()
+    }
+
+    /// When the other end has shown a sign of life: it sent something, or took a piece of a large
+    /// chunk, behind which pings wait.
+    pub(crate) fn alive_ms(&self) -> u64 {
+        self.heard_ms.get().max(self.moved_ms.get())
     }
 
     pub(crate) fn fuse(&self) -> &Fuse {
@@ -402,20 +424,37 @@ impl Wire {
                 return Ok(frame);
             }
             self.yield_to_others(reading).await;
-            let buffer = std::mem::take(&mut reading.buffer);
-            let (result, buffer) = reading.half.read(buffer).await;
-            match result {
+            match self.read(reading).await {
                 Ok(0) => return Err(WireError::Closed),
-                Ok(size) => {
-                    add(&self.traffic.bytes_in, size as u64);
-                    self.flusher.0.handle.counters().link_bytes_in.add(size as u64);
-                    reading.reader.push(&buffer);
-                }
+                Ok(size) => self.count_read(size),
                 Err(error) if is_passing(&error) => {}
                 Err(error) => return Err(WireError::Io(error.to_string())),
             }
-            reading.buffer = buffer;
         }
+    }
+
+    async fn read(&self, reading: &mut Reading) -> io::Result<usize> {
+        let shared = &self.flusher.0;
+        if let Some(buffer) = &shared.shared_buffer {
+            let size = reading.half.read_shared(buffer).await?;
+            buffer.with(size, |bytes| reading.reader.push(bytes));
+            return Ok(size);
+        }
+        reading.half.readable().await?;
+        let buffer = shared.pool.borrow_mut().lend();
+        let (result, buffer) = reading.half.read(buffer).await;
+        if result.is_ok() {
+            reading.reader.push(&buffer);
+        }
+        shared.pool.borrow_mut().give_back(buffer);
+        result
+    }
+
+    fn count_read(&self, size: usize) {
+        let handle = &self.flusher.0.handle;
+        add(&self.traffic.bytes_in, size as u64);
+        handle.counters().link_bytes_in.add(size as u64);
+        self.heard_ms.set(handle.now().mono_ms);
     }
 
     /// A peer that sends without a pause must not keep the others waiting.
@@ -458,13 +497,18 @@ async fn send(wire: Rc<Wire>, mut half: WriteHalf, mut chunk: Vec<u8>) {
 async fn send_chunk(wire: &Wire, half: &mut WriteHalf, mut chunk: Vec<u8>) -> (bool, Vec<u8>) {
     let mut start = 0;
     while start < chunk.len() {
-        let (result, slice) = half.write(chunk.slice(start..)).await;
+        let end = chunk.len().min(start + PIECE_SIZE);
+        let (result, slice) = half.write(chunk.slice(start..end)).await;
         chunk = slice.into_inner();
         match result {
             Ok(size) if size > 0 => {
                 start += size;
                 add(&wire.traffic.bytes_out, size as u64);
-                wire.flusher.0.handle.counters().link_bytes_out.add(size as u64);
+                let handle = &wire.flusher.0.handle;
+                handle.counters().link_bytes_out.add(size as u64);
+                if chunk.len() > PIECE_SIZE {
+                    wire.moved_ms.set(handle.now().mono_ms);
+                }
             }
             Err(error) if is_passing(&error) => {}
             Ok(_) | Err(_) => return (false, chunk),
