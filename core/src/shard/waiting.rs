@@ -65,7 +65,7 @@ impl Shard {
         let of_slot = |purpose: &Purpose| match purpose {
             Purpose::Channel(channel) => channel.slot(slot_count) == slot,
             Purpose::User(uid) => SlotId::of(uid, slot_count) == slot,
-            Purpose::Api { .. } | Purpose::Digests { .. } => false,
+            Purpose::Api(_) | Purpose::Messages(..) => false,
         };
         let old = self.reads.iter().filter(|(_, purpose)| of_slot(purpose));
         let old: Vec<ReadId> = old.map(|(id, _)| *id).collect();
@@ -82,7 +82,7 @@ impl Shard {
             Purpose::Channel(channel) => self.load_channel(channel),
             Purpose::User(uid) => self.load_user(uid),
             // Each is read once: their callers are told what comes.
-            Purpose::Api { .. } | Purpose::Digests { .. } => {}
+            Purpose::Api(_) | Purpose::Messages(..) => {}
         }
     }
 

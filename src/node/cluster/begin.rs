@@ -9,7 +9,6 @@ use std::{
 
 use jindou_cluster::Node;
 use jindou_core::{
-    effect::Place,
     id::{NodeId, SlotId},
     shard::CLUSTER_SLOT,
 };

@@ -105,14 +105,14 @@ pub(super) fn removal(node: NodeId) -> (String, Vec<u8>) {
 /// The document as the threads of this node share it. Changes are rare; whoever wants to know of
 /// one compares versions.
 #[derive(Debug, Default)]
-pub(super) struct SharedDocument {
+pub(in crate::node) struct SharedDocument {
     document: RwLock<Document>,
     version: AtomicU64,
 }
 
 impl SharedDocument {
     /// Group 0 has applied a key.
-    pub(super) fn apply(&self, key: &str, value: &Bytes) {
+    pub(in crate::node) fn apply(&self, key: &str, value: &Bytes) {
         self.change(|document| document.apply(key, value));
     }
 

@@ -1,6 +1,6 @@
 //! Between the links and the shard: frames of groups, envelopes, letters, and word of the peers.
 
-use std::{cell::OnceCell, rc::Rc};
+use std::cell::OnceCell;
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::LocalBoxFuture};

@@ -9,7 +9,7 @@ use jindou_cluster::{AsyncRuntime, CLUSTER_SLOT, Node, Router, Runtime};
 use jindou_core::{
     effect::Place,
     id::{NodeId, ShardId, SlotId},
-    request::{Reply, Request, Target},
+    request::{ClusterWrite, Reply, Request, Target},
 };
 use jindou_net::{
     Handle,
@@ -211,7 +211,7 @@ impl Office {
     }
 
     /// Answers a question that came to this shard.
-    pub(in crate::node) async fn answer(&self, ask: Ask) -> Answer {
+    pub(super) async fn answer(&self, ask: Ask) -> Answer {
         match ask {
             Ask::Groups => Answer::Groups {
                 groups: self.statuses(),
@@ -363,7 +363,8 @@ impl Office {
         entries: Vec<(String, Vec<u8>)>,
         if_absent: bool,
     ) -> Result<(), String> {
-        let entries = entries.into_iter().map(|(key, value)| (key, value, if_absent)).collect();
+        let write = |(key, value)| ClusterWrite { key, value, if_absent };
+        let entries = entries.into_iter().map(write).collect();
         let request = Request::WriteClusterKeys { entries };
         match self.0.handle.request(Target::Slot(CLUSTER_SLOT), request).await {
             Reply::Done => Ok(()),

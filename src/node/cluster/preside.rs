@@ -4,18 +4,14 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures::future::join_all;
-use jindou_cluster::placement::{self, Step};
-use jindou_core::{
-    effect::Place,
-    id::{NodeId, SlotId},
-    shard::CLUSTER_SLOT,
-};
+use jindou_core::{effect::Place, id::NodeId};
 
 use super::{
     document::{Document, ID_KEY, Member, SECRET_KEY, Status, node_entry, removal},
     letters::{Answer, Ask},
     observed::Observed,
     office::{Office, pause},
+    plan::{Step, plan},
 };
 use crate::node::process;
 
