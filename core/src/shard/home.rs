@@ -103,7 +103,8 @@ impl Shard {
         // Whoever comes last wins, whatever the clocks of the nodes say.
         self.end_sessions(&login.uid, |old| presence.ends(old));
         self.add_presence(slot, login.uid.clone(), presence);
-        self.answer_ask(caller, Answer::Welcome { level, send_ban: info.send_ban });
+        let (session, uid, send_ban) = (login.session, login.uid.clone(), info.send_ban);
+        self.answer_ask(caller, Answer::Welcome { session, uid, level, send_ban });
     }
 
     fn add_presence(&mut self, slot: SlotId, uid: Name, presence: Presence) {
