@@ -130,6 +130,7 @@ pub(crate) fn done(reply: &Reply, storage: &'static str) -> Answer {
         | Reply::Conversations(_)
         | Reply::Connections(_)
         | Reply::Vars(_)
+        | Reply::ClusterKeys(_)
         | Reply::Failed(_) => Err(Refusal::by(reply, storage)),
     }
 }

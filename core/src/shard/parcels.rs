@@ -320,6 +320,9 @@ impl Shard {
         self.due_at(due_ms);
         for slot in slots {
             self.take_back(by, *slot);
+            if self.home_of(*slot) != Some(by) {
+                self.send_homeless(*slot);
+            }
         }
     }
 

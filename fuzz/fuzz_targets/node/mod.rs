@@ -158,7 +158,13 @@ impl Node {
         } else {
             self.leading.remove(&slot);
         }
-        self.event(self.shard_of(slot), Event::Leading { slot, leading });
+        self.term += 1;
+        let (shard, leader) = (self.shard_of(slot), leading.then_some(self.settings.node));
+        self.event(shard, Event::Leader { slot, leader, term: self.term });
+        self.event(shard, Event::Leading { slot, leading });
+        if leading {
+            self.event(shard, Event::Leases(vec![(slot, u64::MAX)]));
+        }
     }
 
     fn commit(&mut self, slot: SlotId, index: u64, body: Committed) {
