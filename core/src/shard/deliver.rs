@@ -19,7 +19,7 @@ use super::{
 use crate::{
     channel_info::kind,
     effect::Outbox,
-    envelope::{Content, Part},
+    envelope::Part,
     id::{ChannelId, ConnId, Name, SYSTEM_UID, SessionAddr, ShardAddr, SlotId},
     map::Map,
     message::SharedMessage,
@@ -214,8 +214,8 @@ impl Shard {
         targets.clear();
         self.targets = targets;
         for (shard, conns) in away {
-            let message = message.clone();
-            self.send_parcel(shard, Content::Push { message, conns }, *parent);
+            let push = (message.clone(), conns);
+            self.send_push(shard, push, (part, *except), *parent);
         }
         count
     }
