@@ -168,11 +168,13 @@ fn a_dead_node_takes_its_sessions_with_it_and_comes_back_empty() {
     let mut nodes = four();
     let ann = nodes.connect(0, "ann");
     nodes.connect(3, "kim");
-    let online = |nodes: &mut Nodes| {
-        match nodes.ask_wait(0, "kim", Request::Online { uids: vec!["kim".into()] }) {
-            Reply::Online(items) => items.len(),
-            other => panic!("{other:?}"),
-        }
+    let online = |nodes: &mut Nodes| match nodes.ask_wait(
+        0,
+        "kim",
+        Request::Online { uids: vec!["kim".into()] },
+    ) {
+        Reply::Online(items) => items.len(),
+        other => panic!("{other:?}"),
     };
     assert_eq!(online(&mut nodes), 1);
     nodes.kill(3);
@@ -251,8 +253,7 @@ fn the_clusters_keys_are_known_everywhere() {
         value: value.into(),
         if_absent,
     };
-    let entries =
-        vec![write("a/1", "x", true), write("a/1", "y", true), write("a/2", "z", false)];
+    let entries = vec![write("a/1", "x", true), write("a/1", "y", true), write("a/2", "z", false)];
     let request = Request::WriteClusterKeys { entries };
     let token = nodes.ask(3, Target::Slot(CLUSTER_SLOT), request);
     nodes.run();

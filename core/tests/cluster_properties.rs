@@ -1,6 +1,12 @@
 //! Whatever links fail and leaders move in between: sends keep their order and are stored once
 //! (G4, G6), and everybody who is online gets everything in order (G8, G11).
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::expect_used, clippy::panic, reason = "tests")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "tests"
+)]
 
 mod nodes;
 
@@ -15,14 +21,32 @@ const NAMES: [&str; 4] = ["ann", "bob", "eve", "kim"];
 #[derive(Clone, Debug)]
 enum Op {
     /// Somebody writes so many messages to the group, or to somebody.
-    Send { from: usize, to: usize, count: usize },
+    Send {
+        from: usize,
+        to: usize,
+        count: usize,
+    },
     /// A slot gets another leader.
-    Lead { slot: u16, node: usize },
-    Cut { a: usize, b: usize },
-    Heal { a: usize, b: usize },
+    Lead {
+        slot: u16,
+        node: usize,
+    },
+    Cut {
+        a: usize,
+        b: usize,
+    },
+    Heal {
+        a: usize,
+        b: usize,
+    },
     /// Some turns, in which each link carries so many messages.
-    Turns { count: usize, deliver: usize },
-    Time { ms: u64 },
+    Turns {
+        count: usize,
+        deliver: usize,
+    },
+    Time {
+        ms: u64,
+    },
     Hold,
     Release,
 }

@@ -29,9 +29,9 @@ use jindou_net::{Driver, Handle, NetSettings, ShardContext, ShardsSettings, star
 
 fn envelope(number: u64) -> Envelope {
     Envelope::Left {
-            session: SessionAddr { node: NodeId(1), conn: ConnId(number) },
-            uid: "".into(),
-        }
+        session: SessionAddr { node: NodeId(1), conn: ConnId(number) },
+        uid: "".into(),
+    }
 }
 
 fn number(event: &Event) -> Option<u64> {

@@ -57,7 +57,6 @@ pub(crate) struct Asks {
 }
 
 impl Asks {
-
     pub(crate) fn is_full(&self) -> bool {
         self.open.len() >= COUNT_MAX
     }

@@ -227,9 +227,10 @@ impl Shard {
         let complete = self.homes.get(&slot).is_some_and(|home| {
             home.open_ms.is_some()
                 && !home.is_open
-                && self.shards_alive().iter().all(|shard| {
-                    home.announced.get(shard).is_some_and(|of| *of >= term)
-                })
+                && self
+                    .shards_alive()
+                    .iter()
+                    .all(|shard| home.announced.get(shard).is_some_and(|of| *of >= term))
         });
         if complete {
             self.open_home(slot);

@@ -355,9 +355,10 @@ impl Shard {
         let silence = self.silence.peek().map(|Reverse((due, _))| *due);
         let ask = self.asks.next_deadline_ms();
         let waits = !self.sends.is_empty() || self.parcels.count() > 0;
-        let busy = waits || self.slots.values().any(|slot| {
-            !slot.proposals.is_empty() || !slot.sending.is_empty() || !slot.taken.is_empty()
-        });
+        let busy = waits
+            || self.slots.values().any(|slot| {
+                !slot.proposals.is_empty() || !slot.sending.is_empty() || !slot.taken.is_empty()
+            });
         let housekeeping = busy.then_some(self.next_housekeeping_ms);
         let retry = (self.session_count > 0).then_some(self.next_retry_scan_ms);
         [silence, ask, self.next_due_ms(), housekeeping, retry].into_iter().flatten().min()

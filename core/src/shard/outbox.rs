@@ -98,9 +98,10 @@ impl Shard {
 
     /// The target has a new leader, or its links came up: rows under way may be lost.
     pub(super) fn resend_outbox_to(&mut self, target: SlotId) {
-        let sources = self.slots.iter_mut().filter_map(|(source, state)| {
-            state.sending.swap_remove(&target).map(|_| *source)
-        });
+        let sources = self
+            .slots
+            .iter_mut()
+            .filter_map(|(source, state)| state.sending.swap_remove(&target).map(|_| *source));
         for source in sources.collect::<Vec<SlotId>>() {
             self.send_outbox(source, &[target]);
         }

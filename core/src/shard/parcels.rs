@@ -184,8 +184,10 @@ impl Shard {
         parent: Parent,
         of: Option<(Part, Option<SessionAddr>)>,
     ) {
-        let of_session =
-            matches!(content, Content::Push { .. } | Content::Kick { .. } | Content::SendBan { .. });
+        let of_session = matches!(
+            content,
+            Content::Push { .. } | Content::Kick { .. } | Content::SendBan { .. }
+        );
         let own = to.node == self.settings.node;
         if !self.has_peers() || (own && of_session) {
             return self.send_to(to, Envelope::Parcel { receipt: None, content });
@@ -389,7 +391,9 @@ impl Shard {
                     true
                 }
                 Content::Push { message, .. } => {
-                    if let Some((part, except)) = of.take_if(|(part, _)| !is_home && part.slot == slot) {
+                    if let Some((part, except)) =
+                        of.take_if(|(part, _)| !is_home && part.slot == slot)
+                    {
                         taken.push((message.clone(), Whom::Uids(part.uids), except, *parent));
                     }
                     false

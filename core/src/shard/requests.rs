@@ -20,9 +20,7 @@ use crate::{
     envelope::{Answer, Ask, Envelope, Origin},
     id::{ChannelId, Name, ShardAddr, SlotId},
     message::{Message, SharedMessage},
-    request::{
-        ApiSend, ClusterWrite, Failure, OnlineItem, Reply, Request, RequestToken, Target,
-    },
+    request::{ApiSend, ClusterWrite, Failure, OnlineItem, Reply, Request, RequestToken, Target},
     row::Read,
 };
 

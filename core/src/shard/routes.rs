@@ -124,7 +124,8 @@ impl Shard {
     pub(super) fn on_leader(&mut self, slot: SlotId, leader: Option<NodeId>, term: u64) {
         let news = match self.routes.leaders.get(&slot) {
             Some(known) => {
-                term > known.term || (term == known.term && known.node.is_none() && leader.is_some())
+                term > known.term
+                    || (term == known.term && known.node.is_none() && leader.is_some())
             }
             None => true,
         };

@@ -46,12 +46,7 @@ pub(crate) enum Waiter {
     /// A caller of the API.
     Api(Caller),
     /// A caller that changes a token; then the sessions of the device end with this text.
-    Token {
-        caller: Option<Caller>,
-        uid: Name,
-        device_flag: u8,
-        kick: Option<Name>,
-    },
+    Token { caller: Option<Caller>, uid: Name, device_flag: u8, kick: Option<Name> },
     /// Another slot's outbox.
     Outbox { source: SlotId, target: SlotId, index: u64 },
 }

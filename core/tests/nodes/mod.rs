@@ -266,7 +266,8 @@ impl Nodes {
         let term = *self.terms.entry(slot).and_modify(|term| *term += 1).or_insert(1);
         if let Some(old) = old.filter(|old| self.nodes[*old].alive) {
             self.slot_event(old, slot, Event::Leading { slot, leading: false });
-            let failed: Vec<_> = self.held.iter().filter(|h| h.0 == old && h.1 == slot).cloned().collect();
+            let failed: Vec<_> =
+                self.held.iter().filter(|h| h.0 == old && h.1 == slot).cloned().collect();
             self.held.retain(|h| !(h.0 == old && h.1 == slot));
             for (_, _, proposal, _) in failed {
                 self.slot_event(old, slot, Event::ProposeFailed { slot, proposal });
@@ -523,7 +524,10 @@ impl Nodes {
     }
 
     /// (id, reason, seq) of the answers to sends, and (channel, seq) of RECVs, since the last call.
-    pub(crate) fn listen(&mut self, client: Client) -> (Vec<(String, u64, u64)>, Vec<(String, u64)>) {
+    pub(crate) fn listen(
+        &mut self,
+        client: Client,
+    ) -> (Vec<(String, u64, u64)>, Vec<(String, u64)>) {
         let (mut acks, mut recvs) = (Vec::new(), Vec::new());
         for object in self.heard(client) {
             if object["method"] == "recv" {

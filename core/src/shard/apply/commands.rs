@@ -161,7 +161,13 @@ impl Shard {
     }
 
     /// A key becomes a value; an empty one: it goes. Its row stays, empty.
-    fn set_cluster_key(&mut self, slot: SlotId, key: String, value: Bytes, gathered: &mut Gathered) {
+    fn set_cluster_key(
+        &mut self,
+        slot: SlotId,
+        key: String,
+        value: Bytes,
+        gathered: &mut Gathered,
+    ) {
         let Some(state) = self.slots.get_mut(&slot) else {
             return;
         };

@@ -212,7 +212,8 @@ impl Shard {
                 }
                 _ => None,
             };
-            let outcome = self.apply_command(slot, log_id.index, command, &waiter, time_ms, &mut gathered);
+            let outcome =
+                self.apply_command(slot, log_id.index, command, &waiter, time_ms, &mut gathered);
             let changed = gathered.changes.values().map(Vec::len).sum::<usize>() > changes_before;
             if matches!(waiter, Waiter::Nobody) {
                 continue;
