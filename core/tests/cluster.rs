@@ -168,13 +168,10 @@ fn a_dead_node_takes_its_sessions_with_it_and_comes_back_empty() {
     let mut nodes = four();
     let ann = nodes.connect(0, "ann");
     nodes.connect(3, "kim");
-    let online = |nodes: &mut Nodes| match nodes.ask_wait(
-        0,
-        "kim",
-        Request::Online { uids: vec!["kim".into()] },
-    ) {
-        Reply::Online(items) => items.len(),
-        other => panic!("{other:?}"),
+    let online = |nodes: &mut Nodes| {
+        let reply = nodes.ask_wait(0, "kim", Request::Online { uids: vec!["kim".into()] });
+        let Reply::Online(items) = reply else { panic!("{reply:?}") };
+        items.len()
     };
     assert_eq!(online(&mut nodes), 1);
     nodes.kill(3);

@@ -13,7 +13,7 @@ mod nodes;
 use std::collections::BTreeMap;
 
 use jindou_core::id::{ChannelId, SlotId, person_channel};
-use nodes::{Client, Nodes};
+use nodes::{Ack, Client, Nodes, Recv};
 use proptest::prelude::*;
 
 const NAMES: [&str; 4] = ["ann", "bob", "eve", "kim"];
@@ -71,8 +71,8 @@ struct Story {
     clients: Vec<Client>,
     /// By (sender, channel): numbers in the order of writing.
     written: BTreeMap<(usize, usize), Vec<String>>,
-    acks: Vec<Vec<(String, u64, u64)>>,
-    recvs: Vec<Vec<(String, u64)>>,
+    acks: Vec<Vec<Ack>>,
+    recvs: Vec<Vec<Recv>>,
     /// When each link was cut, in milliseconds since the start.
     cuts: BTreeMap<(usize, usize), u64>,
     elapsed_ms: u64,
@@ -166,9 +166,9 @@ impl Story {
             );
         }
         let mut channels = vec![(ChannelId::new("g", 2), vec![0, 1, 2, 3])];
-        for a in 0..4 {
-            for b in a..4 {
-                let id = person_channel(NAMES[a], NAMES[b]);
+        for (a, name) in NAMES.iter().enumerate() {
+            for (b, peer) in NAMES.iter().enumerate().skip(a) {
+                let id = person_channel(name, peer);
                 channels.push((ChannelId::new(id, 1), vec![a, b]));
             }
         }

@@ -25,6 +25,13 @@ use jindou_core::{
 use serde_json::{Value, json};
 use store::Store;
 
+/// From a node's shard to a node.
+type Link = (usize, u16, usize);
+/// (id, reason, seq) of the answer to a send.
+pub(crate) type Ack = (String, u64, u64);
+/// (channel, seq) of a RECV.
+pub(crate) type Recv = (String, u64);
+
 /// How long a node is down before it counts as dead.
 const DEAD_MS: u64 = 1_500;
 
@@ -56,7 +63,7 @@ pub(crate) struct Nodes {
     pub(crate) leaders: BTreeMap<SlotId, usize>,
     terms: BTreeMap<SlotId, u64>,
     /// By (from, its shard, to): what is on its way.
-    links: BTreeMap<(usize, u16, usize), VecDeque<(Place, Vec<u8>)>>,
+    links: BTreeMap<Link, VecDeque<(Place, Vec<u8>)>>,
     /// Cut links and since when.
     cut: BTreeMap<(usize, usize), u64>,
     dead: BTreeSet<(usize, usize)>,
@@ -524,10 +531,7 @@ impl Nodes {
     }
 
     /// (id, reason, seq) of the answers to sends, and (channel, seq) of RECVs, since the last call.
-    pub(crate) fn listen(
-        &mut self,
-        client: Client,
-    ) -> (Vec<(String, u64, u64)>, Vec<(String, u64)>) {
+    pub(crate) fn listen(&mut self, client: Client) -> (Vec<Ack>, Vec<Recv>) {
         let (mut acks, mut recvs) = (Vec::new(), Vec::new());
         for object in self.heard(client) {
             if object["method"] == "recv" {
