@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use futures::future::join_all;
 use jindou_core::{
     channel_info::kind,
-    id::{ChannelId, Name, SYSTEM_UID, ShardId},
+    id::{ChannelId, Name, SYSTEM_UID, SlotId},
     request::{Reply, Request, Target},
     row::{Conversation, Digest, DigestQuery},
 };
@@ -293,7 +293,7 @@ async fn digests<N: Node>(
     Ok(digests)
 }
 
-/// Asks each shard once for the queries at these places.
+/// Asks each slot once for the queries at these places.
 async fn ask_digests<N: Node>(
     api: &Api<N>,
     uid: &Name,
@@ -302,27 +302,27 @@ async fn ask_digests<N: Node>(
     count_max: usize,
     digests: &mut [Digest],
 ) -> Result<(), Refusal> {
-    let mut by_shard: BTreeMap<ShardId, (Vec<usize>, Vec<DigestQuery>)> = BTreeMap::new();
+    let mut by_slot: BTreeMap<SlotId, (Vec<usize>, Vec<DigestQuery>)> = BTreeMap::new();
     for place in wanted {
         let Some((channel, after)) = queries.get(place) else { continue };
-        let (places, items) = by_shard.entry(api.node.shard_of(&channel.id)).or_default();
+        let (places, items) = by_slot.entry(api.node.slot_of(&channel.id)).or_default();
         places.push(place);
         items.push(DigestQuery { channel: channel.clone(), after: *after, count_max });
     }
-    let asked = by_shard.into_iter().map(|(shard, (places, items))| async move {
+    let asked = by_slot.into_iter().map(|(slot, (places, items))| async move {
         let count = items.len();
         let request = Request::Digests { uid: uid.clone(), items };
-        let reply = api.node.ask(Target::Shard(shard), request).await;
+        let reply = api.node.ask(Target::Slot(slot), request).await;
         (places, count, reply)
     });
     for (places, count, reply) in join_all(asked).await {
-        let Reply::Digests(of_shard) = reply else {
+        let Reply::Digests(of_slot) = reply else {
             return Err(Refusal::by(&reply, NO_RECENTS));
         };
-        if of_shard.len() != count {
+        if of_slot.len() != count {
             return Err(Refusal::Confused);
         }
-        for (place, digest) in places.into_iter().zip(of_shard) {
+        for (place, digest) in places.into_iter().zip(of_slot) {
             if let Some(kept) = digests.get_mut(place) {
                 *kept = digest;
             }

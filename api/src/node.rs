@@ -3,7 +3,7 @@
 use futures::future::LocalBoxFuture;
 use jindou_core::{
     effect::Now,
-    id::{ShardId, SlotId},
+    id::SlotId,
     request::{Reply, Request, Target},
 };
 
@@ -15,8 +15,8 @@ pub trait Node {
     /// Asks the shard, which passes the question on where it belongs. Always resolves: with
     /// [`Reply::Failed`] when there was no answer in time.
     fn ask(&self, to: Target, request: Request) -> LocalBoxFuture<'_, Reply>;
-    /// The shard of this node that holds the slot of an id (a uid or a stored channel id).
-    fn shard_of(&self, id: &str) -> ShardId;
+    /// The slot of an id (a uid or a stored channel id).
+    fn slot_of(&self, id: &str) -> SlotId;
     /// How many shards this node has.
     fn shards(&self) -> u16;
     /// The time.

@@ -14,7 +14,7 @@ use futures::{FutureExt as _, executor::block_on, future::LocalBoxFuture};
 use http::{HeaderMap, Method};
 use jindou_core::{
     effect::Now,
-    id::{ChannelId, ShardId, SlotId},
+    id::{ChannelId, SlotId},
     message::{Message, SharedMessage},
     request::{Reply, Request, Target},
 };
@@ -58,8 +58,8 @@ impl Node for Rc<FakeNode> {
         async move { reply }.boxed_local()
     }
 
-    fn shard_of(&self, id: &str) -> ShardId {
-        ShardId::of(SlotId::of(id, 64), self.shards)
+    fn slot_of(&self, id: &str) -> SlotId {
+        SlotId::of(id, 64)
     }
 
     fn shards(&self) -> u16 {

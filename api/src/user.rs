@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use futures::future::join_all;
 use jindou_core::{
-    id::{Name, SYSTEM_UID, ShardId, has_special_char},
+    id::{Name, SYSTEM_UID, SlotId, has_special_char},
     request::{Reply, Request, Target},
 };
 use serde::Serialize;
@@ -86,17 +86,17 @@ pub(crate) async fn online_status<N: Node>(api: &Api<N>, call: &Call) -> Answer 
         return Ok(ok());
     }
     api.settings.check_uids("uid", &uids)?;
-    let mut by_shard: BTreeMap<ShardId, Vec<Name>> = BTreeMap::new();
+    let mut by_slot: BTreeMap<SlotId, Vec<Name>> = BTreeMap::new();
     let mut flags: BTreeMap<&str, Vec<u8>> = BTreeMap::new();
     for uid in uids.iter().filter(|uid| !is_blank(uid)) {
         if flags.insert(uid, Vec::new()).is_none() {
-            let shard = api.node.shard_of(uid);
-            by_shard.entry(shard).or_default().push(uid.as_str().into());
+            let slot = api.node.slot_of(uid);
+            by_slot.entry(slot).or_default().push(uid.as_str().into());
         }
     }
-    let asked = by_shard
+    let asked = by_slot
         .into_iter()
-        .map(|(shard, uids)| api.node.ask(Target::Shard(shard), Request::Online { uids }));
+        .map(|(slot, uids)| api.node.ask(Target::Slot(slot), Request::Online { uids }));
     for reply in join_all(asked).await {
         let Reply::Online(items) = reply else {
             return Err(Refusal::by(&reply, ""));

@@ -292,7 +292,7 @@ impl Entry {
 
 #[cfg(test)]
 mod tests {
-    #![expect(clippy::unwrap_used, reason = "tests")]
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "tests")]
     use super::*;
 
     #[test]
@@ -306,5 +306,25 @@ mod tests {
         shifted.extend_from_slice(&bytes);
         assert_eq!(Entry::decode(shifted.split_at(1).1).unwrap(), entry);
         assert!(Entry::decode(b"no entry").is_err());
+    }
+
+    /// An entry with each command of the first release, as that release has written it.
+    #[test]
+    fn entries_of_the_first_release_are_read_and_written_alike() {
+        let hex = include_str!("../tests/fixtures/entry_1.hex").trim();
+        let bytes: Vec<u8> = (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(hex.get(at..at + 2).unwrap(), 16).unwrap())
+            .collect();
+        let entry = Entry::decode(&bytes).unwrap();
+        assert_eq!(entry.commands.len(), 9);
+        let Some(Command::Message(message)) = entry.commands.first() else {
+            panic!("no message");
+        };
+        assert_eq!((message.id, &*message.payload), (7, b"hello world payload".as_slice()));
+        let value = vec![1, 2, 3];
+        let key = "jwt_secret".to_owned();
+        assert_eq!(entry.commands.last(), Some(&Command::SetClusterKey { key, value }));
+        assert_eq!(entry.encode().unwrap(), bytes, "no command takes more room than before");
     }
 }

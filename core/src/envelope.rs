@@ -146,6 +146,11 @@ pub enum Answer {
     Reply(Reply),
     /// To [`Ask::Login`]: the session is known at its home.
     Welcome {
+        /// The session: if it is gone meanwhile its home must forget it.
+        session: SessionAddr,
+        /// The user.
+        #[rkyv(with = AsText)]
+        uid: Name,
         /// The level of the device.
         level: u8,
         /// The user may not send (25).

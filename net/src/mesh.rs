@@ -190,17 +190,20 @@ mod tests {
 
     use std::sync::Arc;
 
-    use jindou_core::id::ConnId;
+    use jindou_core::id::{ConnId, NodeId, SessionAddr};
 
     use super::*;
     use crate::counters::Counters;
 
     fn envelope(number: u64) -> Envelope {
-        Envelope::Kick { conn: ConnId(number), text: None }
+        Envelope::Left {
+            session: SessionAddr { node: NodeId(1), conn: ConnId(number) },
+            uid: "".into(),
+        }
     }
 
     fn number(envelope: &Envelope) -> u64 {
-        if let Envelope::Kick { conn, .. } = envelope { conn.0 } else { u64::MAX }
+        if let Envelope::Left { session, .. } = envelope { session.conn.0 } else { u64::MAX }
     }
 
     fn meshes(count: usize, cell_count: usize) -> Vec<Mesh> {

@@ -22,18 +22,21 @@ use common::{IDLE, Nobody, Plan, check_echo, drivers, echo, is_closed, read, wai
 use jindou_core::{
     effect::{Effect, Event, Inbox, Now, Outbox, Stepped},
     envelope::Envelope,
-    id::{ConnId, ShardId},
+    id::{ConnId, NodeId, SessionAddr, ShardId},
     request::{Reply, Request, Target},
 };
 use jindou_net::{Driver, Handle, NetSettings, ShardContext, ShardsSettings, start};
 
 fn envelope(number: u64) -> Envelope {
-    Envelope::Kick { conn: ConnId(number), text: None }
+    Envelope::Left {
+        session: SessionAddr { node: NodeId(1), conn: ConnId(number) },
+        uid: "".into(),
+    }
 }
 
 fn number(event: &Event) -> Option<u64> {
     match event {
-        Event::Envelope(Envelope::Kick { conn, .. }) => Some(conn.0),
+        Event::Envelope(Envelope::Left { session, .. }) => Some(session.conn.0),
         _ => None,
     }
 }

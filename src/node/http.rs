@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jindou_api::{Api, ClusterChange, ClusterView, Health, Io, Node, Process, ReplicaView};
 use jindou_core::{
     effect::Now,
-    id::{ShardId, SlotId},
+    id::SlotId,
     request::{Reply, Request, Target},
 };
 use jindou_net::{Counters, Handle, HttpRequest, HttpResponse, HttpService, LocalBoxFuture};
@@ -35,8 +35,8 @@ impl Node for ShardNode {
         Box::pin(self.handle.request(to, request))
     }
 
-    fn shard_of(&self, id: &str) -> ShardId {
-        ShardId::of(SlotId::of(id, self.slot_count), self.shard_count)
+    fn slot_of(&self, id: &str) -> SlotId {
+        SlotId::of(id, self.slot_count)
     }
 
     fn shards(&self) -> u16 {

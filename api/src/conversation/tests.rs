@@ -22,7 +22,7 @@ fn world(rows: Vec<(ChannelId, Conversation)>, logs: Logs) -> Fixture {
             Reply::LastSeq(logs.iter().find(|log| log.0 == *channel).map_or(0, |log| log.1))
         }
         Request::Digests { uid, items } => {
-            assert!(matches!(target, Target::Shard(_)));
+            assert!(matches!(target, Target::Slot(_)));
             Reply::Digests(items.iter().map(|query| digest(&logs, uid, query)).collect())
         }
         Request::ReadTo { .. } | Request::DeleteConversation { .. } => Reply::Done,

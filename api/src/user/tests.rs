@@ -80,7 +80,7 @@ fn devices_are_logged_out_by_flag() {
 fn presence_is_an_item_per_connection_in_the_order_of_the_question() {
     let fixture = Fixture::answers(|target, request| {
         let Request::Online { uids } = request else { unreachable!("{request:?}") };
-        assert!(matches!(target, Target::Shard(_)));
+        assert!(matches!(target, Target::Slot(_)));
         let online = [("a", 0), ("a", 1), ("b", 2)];
         let items = online
             .iter()
@@ -94,9 +94,9 @@ fn presence_is_an_item_per_connection_in_the_order_of_the_question() {
     let list = |items: &[String]| (200, format!("[{}]", items.join(",")));
     let post = |body: &str| fixture.post("/user/onlinestatus", body);
     assert_eq!(post(r#"["b","c","","a"]"#), list(&[item("b", 2), item("a", 0), item("a", 1)]));
-    let shards: std::collections::BTreeSet<_> =
-        ["a", "b", "c"].iter().map(|uid| fixture.node.shard_of(uid)).collect();
-    assert_eq!(fixture.asked().len(), shards.len(), "one question per shard");
+    let slots: std::collections::BTreeSet<_> =
+        ["a", "b", "c"].iter().map(|uid| fixture.node.slot_of(uid)).collect();
+    assert_eq!(fixture.asked().len(), slots.len(), "one question per slot");
     assert_eq!(post(r#"["b","b"]"#), list(&[item("b", 2), item("b", 2)]));
     assert_eq!(post(r#"["nobody"]"#), list(&[]));
 

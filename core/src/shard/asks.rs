@@ -10,7 +10,7 @@ use super::{
 use crate::{
     code::Code,
     envelope::{Answer, Ask, Envelope},
-    id::{ChannelId, ConnId, Name, NodeId, ShardAddr, SlotId},
+    id::{ChannelId, ConnId, NodeId, ShardAddr, SlotId},
     map::{Map, Set},
     request::{Failure, Reply, RequestToken},
 };
@@ -34,8 +34,6 @@ pub(crate) enum Asker {
     Api(RequestToken),
     /// A connection that wants in.
     Session(ConnId),
-    /// A connection that wanted in and is gone: if it was let in, its home must forget it.
-    Gone(ConnId, Name),
     /// The gate of a channel.
     Gate(ChannelId),
 }
@@ -104,22 +102,26 @@ impl Shard {
     }
 
     /// A connection is gone that waited to be let in.
-    pub(super) fn forget_login(&mut self, id: u64, conn: ConnId, uid: Name) {
-        if let Some(open) = self.asks.open.get_mut(&id) {
-            open.asker = Asker::Gone(conn, uid);
-        }
+    pub(super) fn forget_login(&mut self, id: u64) {
+        self.asks.open.swap_remove(&id);
     }
 
-    /// Somebody has answered. A late answer finds nobody.
+    /// Somebody has answered. A late answer finds nobody; but a session that was let in and is
+    /// gone must be forgotten by its home.
     pub(super) fn on_answer(&mut self, id: u64, answer: Answer) {
         let Some(open) = self.asks.open.get_mut(&id) else {
+            if let Answer::Welcome { session, uid, .. } = answer
+                && !self.has_session(session.conn)
+            {
+                self.send_to_slot(self.slot_of(&uid), Envelope::Left { session, uid });
+            }
             return;
         };
         let refused = matches!(
             (&answer, open.to),
             (Answer::NotLeader | Answer::Reply(Reply::Failed(Failure::NoLeader)), To::Slot(_))
         );
-        if refused && !matches!(open.asker, Asker::Gone(..)) {
+        if refused {
             // One that is repeated already has its answer on the way.
             if open.due_ms.is_none() {
                 let due_ms = self.now.mono_ms + RETRY_MS;
@@ -139,18 +141,13 @@ impl Shard {
             (Asker::Api(token), Answer::Welcome { .. } | Answer::Code(_) | Answer::NotLeader) => {
                 self.give_reply(token, Reply::Failed(Failure::NoLeader));
             }
-            (Asker::Session(conn), Answer::Welcome { level, send_ban }) => {
+            (Asker::Session(conn), Answer::Welcome { level, send_ban, .. }) => {
                 self.on_logged_in(conn, Ok((level, send_ban)));
             }
             (Asker::Session(conn), Answer::Code(code)) => self.on_logged_in(conn, Err(code)),
             (Asker::Session(conn), Answer::Reply(_) | Answer::NotLeader) => {
                 self.on_logged_in(conn, Err(Code::SystemError));
             }
-            (Asker::Gone(conn, uid), Answer::Welcome { .. }) => {
-                let (slot, session) = (self.slot_of(&uid), self.session(conn));
-                self.send_to_slot(slot, Envelope::Left { session, uid });
-            }
-            (Asker::Gone(..), Answer::Reply(_) | Answer::Code(_) | Answer::NotLeader) => {}
             (Asker::Gate(channel), Answer::Code(code)) => self.on_verdict(id, &channel, code),
             (
                 Asker::Gate(channel),
@@ -174,9 +171,7 @@ impl Shard {
             let failure = if nobody { Failure::NoLeader } else { Failure::Timeout };
             let answer = match open.asker {
                 Asker::Api(_) => Answer::Reply(Reply::Failed(failure)),
-                Asker::Session(_) | Asker::Gone(..) | Asker::Gate(_) => {
-                    Answer::Code(Code::SystemError)
-                }
+                Asker::Session(_) | Asker::Gate(_) => Answer::Code(Code::SystemError),
             };
             self.answered(id, open.asker, answer);
         }
@@ -189,7 +184,6 @@ impl Shard {
             .open
             .iter()
             .filter(|(_, open)| matches!(open.to, To::Slot(slot) if slots.contains(&slot)))
-            .filter(|(_, open)| !matches!(open.asker, Asker::Gone(..)))
             .map(|(id, _)| *id)
             .collect();
         for id in concerned {

@@ -19,8 +19,8 @@ use super::{
 use crate::{
     channel_info::kind,
     effect::Outbox,
-    envelope::{Content, Part},
-    id::{ChannelId, ConnId, Name, SYSTEM_UID, SessionAddr, ShardAddr},
+    envelope::Part,
+    id::{ChannelId, ConnId, Name, SYSTEM_UID, SessionAddr, ShardAddr, SlotId},
     map::Map,
     message::SharedMessage,
     row::ChannelRows,
@@ -42,7 +42,18 @@ pub(crate) struct Job {
     part: usize,
     next: usize,
     except: Option<SessionAddr>,
-    parent: Parent,
+    pub(crate) parent: Parent,
+}
+
+impl Job {
+    /// Whether recipients of this slot are left.
+    pub(crate) fn has_part(&self, slot: SlotId) -> bool {
+        self.parts.iter().skip(self.part).any(|part| part.slot == slot)
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.part >= self.parts.len()
+    }
 }
 
 impl Shard {
@@ -135,12 +146,28 @@ impl Shard {
                     (job.part, job.next) = (job.part + 1, 0);
                 }
             }
-            if job.part < job.parts.len() {
-                self.jobs.push_front(job);
-            } else {
+            if job.is_done() {
                 self.release(job.parent);
+            } else {
+                self.jobs.push_front(job);
             }
         }
+    }
+
+    /// The recipients of this slot have their home elsewhere: gives back the rest.
+    pub(super) fn turn_away(&mut self, mut job: Job, slot: SlotId) -> Job {
+        job.parts.drain(..job.part);
+        if job.parts.first().is_some_and(|part| part.slot == slot) {
+            job.next = 0;
+        }
+        job.part = 0;
+        let (away, rest) = job.parts.into_iter().partition(|part| part.slot == slot);
+        job.parts = rest;
+        let away: Vec<Part> = away;
+        for part in away {
+            self.not_home(job.message.clone(), part, job.except, job.parent);
+        }
+        job
     }
 
     /// Delivers to uids of one slot, or hands them to whoever can; returns how many are done.
@@ -187,8 +214,8 @@ impl Shard {
         targets.clear();
         self.targets = targets;
         for (shard, conns) in away {
-            let message = message.clone();
-            self.send_parcel(shard, Content::Push { message, conns }, *parent);
+            let push = (message.clone(), conns);
+            self.send_push(shard, push, (part, *except), *parent);
         }
         count
     }

@@ -103,7 +103,8 @@ impl Shard {
         // Whoever comes last wins, whatever the clocks of the nodes say.
         self.end_sessions(&login.uid, |old| presence.ends(old));
         self.add_presence(slot, login.uid.clone(), presence);
-        self.answer_ask(caller, Answer::Welcome { level, send_ban: info.send_ban });
+        let (session, uid, send_ban) = (login.session, login.uid.clone(), info.send_ban);
+        self.answer_ask(caller, Answer::Welcome { session, uid, level, send_ban });
     }
 
     fn add_presence(&mut self, slot: SlotId, uid: Name, presence: Presence) {
@@ -198,13 +199,26 @@ impl Shard {
         self.open_home_if_complete(slot);
     }
 
-    /// This shard does not lead the slot: what waited goes another way.
+    /// This shard does not lead the slot: what waited goes another way, before anything that comes
+    /// later.
     pub(super) fn close_home(&mut self, slot: SlotId) {
         if self.leads(slot) {
             return;
         }
-        if let Some(home) = self.homes.swap_remove(&slot) {
-            self.jobs.extend(home.held);
+        let held = self.homes.swap_remove(&slot).map(|home| home.held).unwrap_or_default();
+        for job in held {
+            let job = self.turn_away(job, slot);
+            self.release(job.parent);
+        }
+        for mut job in std::mem::take(&mut self.jobs) {
+            if job.has_part(slot) {
+                job = self.turn_away(job, slot);
+            }
+            if job.is_done() {
+                self.release(job.parent);
+            } else {
+                self.jobs.push_back(job);
+            }
         }
     }
 

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     envelope::{Content, Envelope, Epoch, Part, Receipt},
-    id::{ChannelId, Name, NodeId, SessionAddr, ShardAddr, ShardId, SlotId},
+    id::{ChannelId, ConnId, Name, NodeId, SessionAddr, ShardAddr, ShardId, SlotId},
     map::{Map, Set},
     message::SharedMessage,
 };
@@ -42,6 +42,9 @@ pub(crate) enum Parent {
 struct Kept {
     content: Content,
     parent: Parent,
+    /// For a push that this shard made of its own entry: for whom. If their home moves before it
+    /// is taken, the next home must have it before anything that comes later.
+    of: Option<(Part, Option<SessionAddr>)>,
 }
 
 /// Parcels to one shard.
@@ -159,6 +162,28 @@ impl Shard {
 
     /// Sends a parcel to another shard.
     pub(super) fn send_parcel(&mut self, to: ShardAddr, content: Content, parent: Parent) {
+        self.send_parcel_of(to, content, parent, None);
+    }
+
+    /// Sends the part of a message that concerns the sessions of one shard.
+    pub(super) fn send_push(
+        &mut self,
+        to: ShardAddr,
+        (message, conns): (SharedMessage, Vec<ConnId>),
+        (part, except): (&Part, Option<SessionAddr>),
+        parent: Parent,
+    ) {
+        let of = matches!(parent, Parent::Entry(..)).then(|| (part.clone(), except));
+        self.send_parcel_of(to, Content::Push { message, conns }, parent, of);
+    }
+
+    fn send_parcel_of(
+        &mut self,
+        to: ShardAddr,
+        content: Content,
+        parent: Parent,
+        of: Option<(Part, Option<SessionAddr>)>,
+    ) {
         let of_session = matches!(
             content,
             Content::Push { .. } | Content::Kick { .. } | Content::SendBan { .. }
@@ -192,7 +217,7 @@ impl Shard {
         }
         let goes = outgoing.due_ms.is_none();
         let copy = goes.then(|| content.clone());
-        outgoing.queue.push_back(Some(Kept { content, parent }));
+        outgoing.queue.push_back(Some(Kept { content, parent, of }));
         self.parcels.count += 1;
         if let Some(content) = copy {
             let receipt = Some(Receipt { from, epoch, begin, number });
@@ -322,6 +347,9 @@ impl Shard {
         self.due_at(due_ms);
         for slot in slots {
             self.take_back(by, *slot);
+            if self.home_of(*slot) != Some(by) {
+                self.send_homeless(*slot);
+            }
         }
     }
 
@@ -329,20 +357,24 @@ impl Shard {
     pub(super) fn take_back_parcels(&mut self, slot: SlotId) {
         let home = self.home_of(slot);
         let targets: Vec<ShardAddr> = self.parcels.outgoing.keys().copied().collect();
-        for target in targets.into_iter().filter(|target| home != Some(*target)) {
-            self.take_back(target, slot);
+        for target in targets {
+            if home != Some(target) {
+                self.take_back(target, slot);
+            }
         }
     }
 
     fn take_back(&mut self, target: ShardAddr, slot: SlotId) {
         let slot_count = self.settings.slot_count;
+        // A home's own pushes stay good while it is the home.
+        let is_home = self.home_of(slot) == Some(self.me());
         let Some(outgoing) = self.parcels.outgoing.get_mut(&target) else {
             return;
         };
         let mut taken = Vec::new();
         let mut empty = Vec::new();
         for entry in &mut outgoing.queue {
-            let Some(Kept { content, parent }) = entry else {
+            let Some(Kept { content, parent, of }) = entry else {
                 continue;
             };
             let gone = match content {
@@ -358,10 +390,15 @@ impl Shard {
                     taken.push((message.clone(), Whom::Base(base.clone()), *except, *parent));
                     true
                 }
-                Content::FanOut { .. }
-                | Content::Push { .. }
-                | Content::Kick { .. }
-                | Content::SendBan { .. } => false,
+                Content::Push { message, .. } => {
+                    if let Some((part, except)) =
+                        of.take_if(|(part, _)| !is_home && part.slot == slot)
+                    {
+                        taken.push((message.clone(), Whom::Uids(part.uids), except, *parent));
+                    }
+                    false
+                }
+                Content::FanOut { .. } | Content::Kick { .. } | Content::SendBan { .. } => false,
             };
             if gone {
                 empty.extend(entry.take());

@@ -135,9 +135,7 @@ impl Shard {
         self.routes.leaders.insert(slot, Leader { node: leader, term });
         self.mark_moved(slot);
         self.take_back_parcels(slot);
-        if leader != Some(self.settings.node) {
-            self.close_home(slot);
-        }
+        self.close_home_of_another(slot);
         if ShardId::of(slot, self.settings.shard_count) == self.id {
             for shard in (0..self.settings.shard_count).map(ShardId) {
                 if shard != self.id {
@@ -154,6 +152,13 @@ impl Shard {
                 }
             }
             self.out.effects.push(Effect::LeaderKnown { slot, leader });
+        }
+    }
+
+    /// What waits here to be delivered to a slot that another node leads is turned away.
+    fn close_home_of_another(&mut self, slot: SlotId) {
+        if self.home_of(slot) != Some(self.me()) {
+            self.close_home(slot);
         }
     }
 

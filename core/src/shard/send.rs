@@ -9,7 +9,6 @@ use super::{
     channel::{Gated, passes_without_lists, person_peer},
     parcels::Parent,
     slot::{Caller, Outcome, Proposal, Sender, Waiter, command_size},
-    undelivered::Undelivered,
     waiting::Waiting,
 };
 use crate::{
@@ -373,7 +372,6 @@ impl Shard {
         };
         state.leading = false;
         state.lease_ms = 0;
-        state.undelivered = Undelivered::default();
         state.sending.clear();
         state.taken.clear();
         state.accumulated_size = 0;

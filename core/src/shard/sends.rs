@@ -134,18 +134,18 @@ impl Shard {
         let Some(state) = self.sends.slots.get_mut(&slot) else {
             return;
         };
-        let place = usize::try_from(number.wrapping_sub(state.first)).unwrap_or(usize::MAX);
-        let Some(kept) = state.queue.get_mut(place) else {
-            return;
-        };
         match outcome {
             SendOutcome::Done { message_id, seq, code } => {
-                let Some(kept) = kept.take() else { return };
+                let place = usize::try_from(number.wrapping_sub(state.first)).unwrap_or(usize::MAX);
+                let Some(kept) = state.queue.get_mut(place).and_then(Option::take) else {
+                    return;
+                };
                 state.delay_ms = RETRY_MS;
                 state.shrink();
                 self.sends.forget(&kept);
                 self.answer_origin(kept.task.origin, message_id, seq, code);
             }
+            // Also when its own time is over: nothing of this epoch is taken any more.
             SendOutcome::Again => {
                 let current = epoch.life == self.life && epoch.count == state.epoch;
                 if !current || state.due_ms.is_some() {

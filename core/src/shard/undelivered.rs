@@ -10,7 +10,7 @@ const RECENT_SIZE_MAX: usize = 256 << 10;
 /// How long it keeps them.
 const RECENT_MS: i64 = 10_000;
 
-/// The leader's count.
+/// The leader's count. It goes on when the leadership is lost: what was on its way still is.
 #[derive(Debug, Default)]
 pub(crate) struct Undelivered {
     /// Index of an entry and what is left to do for it, ascending.

@@ -65,6 +65,7 @@ pub struct Node {
     next_send: u64,
     open_tokens: BTreeSet<RequestToken>,
     next_token: u64,
+    term: u64,
     last_vars: Vars,
     now: Now,
 }
@@ -118,6 +119,7 @@ impl Node {
             next_send: 0,
             open_tokens: BTreeSet::new(),
             next_token: 0,
+            term: 0,
             last_vars: Vars::default(),
             now: Now { unix_ms: 1_700_000_000_000, mono_ms: 1_000 },
             settings,
@@ -158,7 +160,13 @@ impl Node {
         } else {
             self.leading.remove(&slot);
         }
-        self.event(self.shard_of(slot), Event::Leading { slot, leading });
+        self.term += 1;
+        let (shard, leader) = (self.shard_of(slot), leading.then_some(self.settings.node));
+        self.event(shard, Event::Leader { slot, leader, term: self.term });
+        self.event(shard, Event::Leading { slot, leading });
+        if leading {
+            self.event(shard, Event::Leases(vec![(slot, u64::MAX)]));
+        }
     }
 
     fn commit(&mut self, slot: SlotId, index: u64, body: Committed) {

@@ -396,7 +396,7 @@ impl Shard {
         let uid = match &entry.link.session {
             Session::Greeting => return,
             Session::Authenticating(pending) => {
-                self.forget_login(pending.login, conn, pending.uid.clone());
+                self.forget_login(pending.login);
                 pending.uid.clone()
             }
             Session::Live(live) => {
@@ -433,6 +433,12 @@ impl Shard {
     pub(in crate::shard) fn connection_infos(&self) -> Vec<ConnectionInfo> {
         let entries = self.conns.iter().flatten();
         entries.map(|entry| entry.link.info(self.now.unix_ms, self.now.mono_ms)).collect()
+    }
+
+    /// Whether the connection is past CONNECT.
+    pub(in crate::shard) fn has_session(&self, conn: ConnId) -> bool {
+        let entry = self.conns.get(conn.place()).and_then(Option::as_ref);
+        entry.is_some_and(|entry| entry.link.conn == conn && entry.link.session.live().is_some())
     }
 
     fn take_conn(&mut self, conn: ConnId) -> Option<Box<Conn>> {
