@@ -34,6 +34,7 @@ pub(crate) struct World {
     dice: u64,
     start: Instant,
     seen: BTreeMap<NodeId, Rc<RefCell<Seen>>>,
+    incarnations: BTreeMap<NodeId, u64>,
     /// Leaders that were elected while another node had a lease.
     pub(crate) overlaps: Vec<String>,
 }
@@ -212,6 +213,7 @@ impl Cluster {
             dice: 7,
             start: Instant::now(),
             seen: BTreeMap::new(),
+            incarnations: BTreeMap::new(),
             overlaps: Vec::new(),
         };
         let mut cluster = Self {
@@ -246,6 +248,7 @@ impl Cluster {
             let mut world = self.world.borrow_mut();
             world.nodes.insert(NodeId(id), node.groups.clone());
             world.seen.insert(NodeId(id), node.seen.clone());
+            *world.incarnations.entry(NodeId(id)).or_default() += 1;
             world.cut.remove(&NodeId(id));
         }
         let slots: Vec<_> = (0..64).map(SlotId).chain([CLUSTER_SLOT]).collect();
@@ -371,7 +374,7 @@ fn live(world: &Rc<RefCell<World>>, node: &TestNode<Wire>) {
 
 /// One node's links to another.
 #[derive(Clone, Default)]
-struct Link(Rc<Cell<(bool, u64)>>);
+struct Link(Rc<Cell<(bool, u64)>>, Rc<Cell<u64>>);
 
 impl Link {
     fn turn(
@@ -392,6 +395,10 @@ impl Link {
             groups.peer(to, false);
         } else if !up && reachable {
             self.0.set((true, now_ms));
+            let incarnation = world.borrow().incarnations[&to];
+            if ![0, incarnation].contains(&self.1.replace(incarnation)) {
+                groups.restarted(to);
+            }
             groups.peer(to, true);
         }
         let (link, world, groups, alive) =
