@@ -103,13 +103,14 @@ impl<R: AsyncRuntime> Group<R> {
     fn pulse_election(self: &Rc<Self>, leader: Option<u64>, vote: Vote) -> Option<R::Instant> {
         let now = R::Instant::now();
         let election = &self.election;
-        if let Some(until) = leader.and_then(|leader| self.life.promised_until(leader))
+        let followed = leader.filter(|_| self.gone.get() != Some(vote.leader_id));
+        if let Some(until) = followed.and_then(|leader| self.life.promised_until(leader))
             && now < until
         {
             election.forget();
             return Some(until);
         }
-        let rank = self.rank()?;
+        let rank = self.rank(leader)?;
         let delay = STAGGER * rank + election.dice.below(JITTER);
         let base = election.free_at.map_or(now, |free_at| free_at.max(now));
         // Somebody else stands: it gets its time.
@@ -134,9 +135,9 @@ impl<R: AsyncRuntime> Group<R> {
         Some(next)
     }
 
-    /// This replica's place among the voters that live, in the order in which they should lead; none
-    /// if it is no voter.
-    fn rank(&self) -> Option<u32> {
+    /// This replica's place among the voters that live and are not the leader that fell silent, in
+    /// the order in which they should lead; none if it is no voter.
+    fn rank(&self, silent: Option<u64>) -> Option<u32> {
         let node = self.shared.node;
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
@@ -148,8 +149,9 @@ impl<R: AsyncRuntime> Group<R> {
         voters.sort_unstable();
         voters.dedup();
         let order = placement::replicas(self.shared.slot, &voters, voters.len());
-        let before = order.iter().take_while(|voter| voter.0 != node);
-        u32::try_from(before.filter(|voter| self.life.is_live(voter.0)).count()).ok()
+        let before = order.iter().map(|voter| voter.0).take_while(|voter| *voter != node);
+        let before = before.filter(|voter| Some(*voter) != silent && self.life.is_live(*voter));
+        u32::try_from(before.count()).ok()
     }
 
     /// Asks the others whether they would vote for this replica, and stands if they would.
@@ -182,7 +184,8 @@ impl<R: AsyncRuntime> Group<R> {
     /// The leader is the one of the highest vote that openraft was *given*, which at this moment
     /// it may not have looked at yet: frames of one group are given to it in the order in which
     /// they come.
-    pub(crate) fn bound_until(&self) -> Option<R::Instant> {
+    /// To the leader itself, should it have to stand again, nothing was promised.
+    pub(crate) fn bound_until(&self, candidate: u64) -> Option<R::Instant> {
         let now = R::Instant::now();
         let life = &self.life;
         let leased = life.now_ms() < self.lease_ms.get();
@@ -193,7 +196,9 @@ impl<R: AsyncRuntime> Group<R> {
         let promised = self.named.get().and_then(|named| {
             // If it was replaced, the promise was to a leader that is none.
             let vote = self.raft.server_metrics().borrow_watched().vote;
-            let stands = named.leader_id >= vote.leader_id;
+            let stands = named.leader_id >= vote.leader_id
+                && named.leader_id.node_id != candidate
+                && self.gone.get() != Some(named.leader_id);
             life.promised_until(named.leader_id.node_id).filter(|_| stands)
         });
         self.election.free_at.max(promised).max(lease).filter(|until| now < *until)
@@ -203,6 +208,18 @@ impl<R: AsyncRuntime> Group<R> {
     pub(crate) fn name(&self, vote: Vote) {
         if self.named.get().is_none_or(|named| named.leader_id < vote.leader_id) {
             self.named.set(Some(vote));
+        }
+    }
+
+    /// A node runs anew: it leads nothing that it led before.
+    pub(crate) fn restarted(&self, node: u64) {
+        let vote = self.raft.server_metrics().borrow_watched().vote;
+        let latest = self
+            .named
+            .get()
+            .map_or(vote, |named| if named.leader_id > vote.leader_id { named } else { vote });
+        if latest.leader_id.node_id == node {
+            self.gone.set(Some(latest.leader_id));
         }
     }
 

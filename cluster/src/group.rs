@@ -24,7 +24,7 @@ use crate::{
     proposal::responder,
     router::Router,
     shared::Shared,
-    types::{EntryBytes, Raft, TypeConfig, Vote, to_raft},
+    types::{EntryBytes, LeaderId, Raft, TypeConfig, Vote, to_raft},
 };
 
 /// How long proposals wait for a sleeping group to reach a quorum.
@@ -43,6 +43,8 @@ pub(crate) struct Group<R: AsyncRuntime> {
     pub(crate) election: Election<R>,
     /// The highest vote of an established leader that openraft was given, by a peer or from disk.
     pub(crate) named: Cell<Option<Vote>>,
+    /// The leader that is none any more: its node has started again since.
+    pub(crate) gone: Cell<Option<LeaderId>>,
     /// The lease that the shard was told.
     pub(crate) lease_ms: Cell<u64>,
     /// Leadership is being handed over: this replica does not serve any more.
@@ -91,6 +93,7 @@ impl<R: AsyncRuntime> Group<R> {
             life,
             election,
             named: Cell::new(named),
+            gone: Cell::new(None),
             lease_ms: Cell::new(0),
             leaving: Cell::new(false),
             removed: Cell::new(false),

@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     rc::Rc,
     sync::Arc,
@@ -125,6 +125,8 @@ pub(crate) struct Inner<R: AsyncRuntime, T> {
     pub(crate) groups: RefCell<BTreeMap<GroupId, Rc<Group<R>>>>,
     /// Groups that are being opened: openraft replays before it exists.
     pub(crate) opening: RefCell<BTreeMap<GroupId, Rc<Shared>>>,
+    /// Groups that are being opened, from the first look at the disk on.
+    pub(crate) busy: RefCell<BTreeSet<GroupId>>,
     /// Frames for groups that are being opened because of them.
     pub(crate) waiting: RefCell<BTreeMap<GroupId, Vec<Waiting>>>,
     pub(crate) transfers: Rc<Cell<u64>>,
@@ -192,6 +194,7 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
             life: Rc::new(Liveness::new(promise, lease)),
             groups: RefCell::default(),
             opening: RefCell::default(),
+            busy: RefCell::default(),
             waiting: RefCell::default(),
             transfers: Rc::default(),
             closed: Cell::new(false),

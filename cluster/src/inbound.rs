@@ -128,7 +128,8 @@ impl<R: AsyncRuntime> Group<R> {
     /// Whether this replica would vote. It remembers nothing; but it may find that it should stand
     /// itself.
     async fn answer_pre_vote(&self, vote: Vote, last: Option<RaftLogId>) -> Result<Answer, String> {
-        if let Some(until) = self.bound_until() {
+        let candidate = vote.leader_id.node_id;
+        if let Some(until) = self.bound_until(candidate) {
             // The candidate's node heard the leader a moment before this one did.
             if until > R::Instant::now() + PATIENCE {
                 return Ok(self.refusal());
@@ -136,7 +137,7 @@ impl<R: AsyncRuntime> Group<R> {
             R::sleep_until(until).await;
         }
         let log = self.log.borrow();
-        if !log.standing().may_vote() || self.bound_until().is_some() {
+        if !log.standing().may_vote() || self.bound_until(candidate).is_some() {
             return Ok(self.refusal());
         }
         let own = log.vote().unwrap_or_else(no_vote);
@@ -154,7 +155,7 @@ impl<R: AsyncRuntime> Group<R> {
         last_log_id: Option<RaftLogId>,
         leadership_transfer: bool,
     ) -> Result<Answer, String> {
-        let bound = !leadership_transfer && self.bound_until().is_some();
+        let bound = !leadership_transfer && self.bound_until(vote.leader_id.node_id).is_some();
         if bound || !self.log.borrow().standing().may_vote() {
             return Ok(self.refusal());
         }

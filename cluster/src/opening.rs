@@ -1,9 +1,15 @@
 //! How groups come to be open: at a start, as a new cluster, or because a leader speaks to them.
 
-use std::{cell::RefCell, collections::BTreeMap, io, rc::Rc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    io,
+    rc::Rc,
+    time::Duration,
+};
 
 use bytes::Bytes;
-use futures::future::{join_all, try_join_all};
+use futures::future::try_join_all;
 use jindou_core::{
     effect::Event,
     id::{NodeId, SlotId},
@@ -41,6 +47,22 @@ enum Opener {
     Owner,
     /// A peer's frame.
     Peer,
+}
+
+/// A group is being opened, until this is dropped.
+struct Busy<'a>(&'a RefCell<BTreeSet<GroupId>>, GroupId);
+
+impl<'a> Busy<'a> {
+    fn start(busy: &'a RefCell<BTreeSet<GroupId>>, id: GroupId) -> Self {
+        busy.borrow_mut().insert(id);
+        Self(busy, id)
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        self.0.borrow_mut().remove(&self.1);
+    }
 }
 
 struct Loaded<R: AsyncRuntime> {
@@ -82,7 +104,19 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
         Ok(stored)
     }
 
+    /// Opens a group, once: whoever comes second waits for the first.
     async fn open_one(&self, id: GroupId, opener: Opener) -> Result<(), GroupsError> {
+        while self.0.busy.borrow().contains(&id) {
+            R::sleep(Duration::from_millis(1)).await;
+        }
+        if self.0.groups.borrow().contains_key(&id) {
+            return Ok(());
+        }
+        let _busy = Busy::start(&self.0.busy, id);
+        self.open_now(id, opener).await
+    }
+
+    async fn open_now(&self, id: GroupId, opener: Opener) -> Result<(), GroupsError> {
         let storage = |error: io::Error| GroupsError::Storage { group: id, error };
         let inner = &self.0;
         let node = inner.setup.node.0;
@@ -196,11 +230,7 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
             Some((GroupId::of(*slot), voters, rank))
         };
         let placed: Vec<_> = slots.iter().filter_map(place).collect();
-        try_join_all(placed.iter().map(|(id, ..)| async {
-            if self.is_known(*id) { Ok(()) } else { self.open_one(*id, Opener::Owner).await }
-        }))
-        .await?;
-        join_all(placed.iter().map(|(id, ..)| self.opened(*id))).await;
+        try_join_all(placed.iter().map(|(id, ..)| self.open_one(*id, Opener::Owner))).await?;
         let made = placed.into_iter().map(|(id, voters, rank)| async move {
             let Some(group) = self.0.groups.borrow().get(&id).cloned() else {
                 return Ok(());
@@ -228,17 +258,6 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
         });
         try_join_all(made).await?;
         Ok(())
-    }
-
-    fn is_known(&self, id: GroupId) -> bool {
-        self.0.groups.borrow().contains_key(&id) || self.0.waiting.borrow().contains_key(&id)
-    }
-
-    /// Waits for a group that is being opened for a peer.
-    async fn opened(&self, id: GroupId) {
-        while self.0.waiting.borrow().contains_key(&id) {
-            R::sleep(Duration::from_millis(1)).await;
-        }
     }
 
     /// A frame of a peer ([`Transport::call`]) for a group of this shard. `answer` gets the
@@ -278,13 +297,7 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
     }
 
     async fn open_for_peer(&self, id: GroupId) {
-        let by_owner = self.0.opening.borrow().contains_key(&id);
-        if by_owner {
-            // The owner opens it at this moment: its word counts.
-            while self.0.opening.borrow().contains_key(&id) {
-                R::sleep(Duration::from_millis(1)).await;
-            }
-        } else if let Err(error) = self.open_one(id, Opener::Peer).await {
+        if let Err(error) = self.open_one(id, Opener::Peer).await {
             tracing::error!(%error, "a replica could not be opened for a peer");
         }
         let waiting = self.0.waiting.borrow_mut().remove(&id).unwrap_or_default();

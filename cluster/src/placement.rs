@@ -1,6 +1,10 @@
 //! Which nodes hold which slot.
 
+mod plan;
+
 use jindou_core::id::{NodeId, SlotId};
+
+pub use plan::{NodeStatus, Placed, Step, next_steps};
 
 /// The cluster's own group has at most so many voters; every other node copies it.
 pub const CLUSTER_VOTER_COUNT_MAX: usize = 5;

@@ -43,6 +43,15 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
         }
     }
 
+    /// A node has said hello in another incarnation than before; to be called before
+    /// [`Groups::peer`]. Whatever it led, it does not lead any more, however alive it is: without
+    /// this call its groups would go on waiting for it.
+    pub fn restarted(&self, node: NodeId) {
+        for group in self.0.groups.borrow().values() {
+            group.restarted(node.0);
+        }
+    }
+
     /// The groups that lead speak to their replicas on a node.
     fn call_on(&self, node: NodeId) {
         for group in self.0.groups.borrow().values() {

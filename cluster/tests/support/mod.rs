@@ -8,6 +8,8 @@
     reason = "tests"
 )]
 
+pub(crate) mod cluster;
+
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -76,6 +78,10 @@ pub(crate) struct Seen {
     pub(crate) committed: Vec<(SlotId, u64)>,
     pub(crate) failed: Vec<(SlotId, u64)>,
     pub(crate) leading: BTreeMap<SlotId, bool>,
+    /// Leases of slots that it leads, as told last.
+    pub(crate) leases: BTreeMap<SlotId, u64>,
+    /// Leaders and terms, as told last.
+    pub(crate) leaders: BTreeMap<SlotId, (Option<NodeId>, u64)>,
     pub(crate) opened: BTreeMap<SlotId, usize>,
     /// Events in words, for tests of their order.
     pub(crate) events: Vec<String>,
@@ -88,6 +94,7 @@ pub(crate) type Meddle = Rc<dyn Fn(Answer) -> Answer>;
 pub(crate) struct TestNode<T> {
     pub(crate) groups: Groups<Runtime, T>,
     pub(crate) seen: Rc<RefCell<Seen>>,
+    pub(crate) alive: Rc<Cell<bool>>,
     pub(crate) log: Arc<dyn LogStorage>,
     pub(crate) state: Arc<dyn StateStorage>,
     pub(crate) router: Router,
@@ -117,6 +124,19 @@ impl<T: Transport> TestNode<T> {
         options: Options,
         meddle: Meddle,
     ) -> Self {
+        Self::start_watched(id, log, state, transport, options, meddle, Rc::new(|_| ()))
+    }
+
+    /// `on_leading` is called when the shard hears that it leads a slot.
+    pub(crate) fn start_watched(
+        id: u64,
+        log: Arc<dyn LogStorage>,
+        state: Arc<dyn StateStorage>,
+        transport: T,
+        options: Options,
+        meddle: Meddle,
+        on_leading: Rc<dyn Fn(SlotId)>,
+    ) -> Self {
         let id = NodeId(id);
         let (sender, receiver) = completions(ShardId(0), Arc::new(|| {}));
         let (inbox, events) = mpsc::unbounded();
@@ -137,6 +157,7 @@ impl<T: Transport> TestNode<T> {
         let node = Self {
             groups,
             seen: Rc::default(),
+            alive: Rc::new(Cell::new(true)),
             log,
             state,
             router,
@@ -153,7 +174,7 @@ impl<T: Transport> TestNode<T> {
                 }
             }
         }));
-        drop(Runtime::spawn(node.shard(events, sender)));
+        drop(Runtime::spawn(node.shard(events, sender, on_leading)));
         node
     }
 
@@ -161,6 +182,7 @@ impl<T: Transport> TestNode<T> {
         &self,
         mut events: mpsc::UnboundedReceiver<Event>,
         sender: CompletionSender,
+        on_leading: Rc<dyn Fn(SlotId)>,
     ) -> impl Future<Output = ()> + use<T> {
         let (groups, seen) = (self.groups.clone(), self.seen.clone());
         let (state, paused) = (self.state.clone(), self.paused.clone());
@@ -208,10 +230,19 @@ impl<T: Transport> TestNode<T> {
                     Event::Leading { slot, leading } => {
                         seen.events.push(format!("{slot} leading {leading}"));
                         seen.leading.insert(slot, leading);
+                        seen.leases.remove(&slot);
+                        if leading {
+                            on_leading(slot);
+                        }
                     }
                     Event::ProposeFailed { slot, proposal } => {
                         seen.events.push(format!("{slot} failed {proposal}"));
                         seen.failed.push((slot, proposal));
+                    }
+                    Event::Leases(leases) => seen.leases.extend(leases),
+                    Event::Leader { slot, leader, term } => {
+                        let before = seen.leaders.insert(slot, (leader, term));
+                        assert!(before.is_none_or(|(_, before)| before <= term), "{slot}");
                     }
                     other => panic!("not for a shard of tests: {other:?}"),
                 }
