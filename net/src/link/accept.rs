@@ -19,9 +19,10 @@ use super::{
     Answerer, Inner, Refusal, RefusalCode,
     dial::{no_secret, no_version, other_secret},
     frame::{Frame, FrameError, FrameReader, HANDSHAKE_SIZE_MAX},
+    fuse::Fuse,
     hello::{Challenge, Hello, Prover, Purpose, is_proof, prove},
     identity::{Arrival, Held, HelloInfo, in_use},
-    wire::{Fuse, Reading, Wire, WireError, duplicate, prepare},
+    wire::{Reading, Wire, WireError, duplicate, prepare},
 };
 use crate::{conn::is_passing, handle::Handle, listener::Accept, rt, sys};
 

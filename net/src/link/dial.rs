@@ -19,10 +19,11 @@ use socket2::{Domain, Protocol, Socket, Type};
 use super::{
     Inner, LinkError, Refusal, RefusalCode,
     frame::{Frame, FrameError},
+    fuse::Fuse,
     hello::{Challenge, Hello, Prover, Purpose, Side, VERSION_MAX, VERSION_MIN, is_proof, prove},
     identity::{Arrival, HelloInfo},
     waiters::Waiters,
-    wire::{Fuse, Reading, Traffic, Wire, WireError, prepare},
+    wire::{Reading, Traffic, Wire, WireError, prepare},
 };
 use crate::{probe::DriverKind, rt};
 

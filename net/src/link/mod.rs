@@ -24,8 +24,10 @@
 mod accept;
 mod dial;
 pub mod frame;
+mod fuse;
 pub mod hello;
 mod identity;
+mod output;
 mod peer;
 mod status;
 mod tick;
@@ -50,10 +52,12 @@ use jindou_core::{
 use self::{
     accept::{Accepted, Doorman},
     frame::Frame,
+    fuse::Fuses,
     identity::{Arrival, Door},
+    output::BATCH_SIZE,
     peer::{Bundle, Outgoing, Peer},
     waiters::Waiters,
-    wire::{BATCH_SIZE, Flusher, Fuses},
+    wire::Flusher,
 };
 pub use self::{
     hello::{Purpose, Refusal, RefusalCode},

@@ -7,16 +7,19 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::VecDeque,
     io,
     net::Shutdown,
-    rc::{Rc, Weak},
+    rc::Rc,
 };
 
 use monoio::{buf::IoBuf, net::TcpStream};
 use socket2::Socket;
 
-use super::frame::{self, Frame, FrameError, FrameReader, HANDSHAKE_SIZE_MAX, Kind};
+use super::{
+    frame::{self, Frame, FrameError, FrameReader, HANDSHAKE_SIZE_MAX},
+    fuse::Fuse,
+    output::Output,
+};
 use crate::{
     conn::is_passing,
     handle::Handle,
@@ -25,12 +28,6 @@ use crate::{
     sys,
 };
 
-/// A chunk of output takes no further frame from this size on.
-const CHUNK_SIZE: usize = 128 << 10;
-/// A frame of envelopes takes no further one from this size on.
-pub(crate) const BATCH_SIZE: usize = 256 << 10;
-/// Empty chunks kept for reuse, and the largest that is kept.
-const SPARE_COUNT_MAX: usize = 4;
 /// What one read takes at most, and the buffers for it that a shard keeps.
 const READ_SIZE: usize = 64 << 10;
 const READ_BUFFER_COUNT_MAX: usize = 16;
@@ -84,118 +81,6 @@ impl Flusher {
         for wire in dirty {
             wire.is_dirty.set(false);
             wire.start();
-        }
-    }
-}
-
-/// A socket that is shut down when its time is over, unless that is taken back. Reads and
-/// connects that wait on it end then.
-pub(crate) struct Fuse {
-    socket: Socket,
-    deadline_ms: Cell<Option<u64>>,
-}
-
-impl Fuse {
-    /// A second descriptor of a socket.
-    pub(crate) fn new(socket: Socket) -> Rc<Self> {
-        Rc::new(Self { socket, deadline_ms: Cell::new(None) })
-    }
-
-    pub(crate) fn set(&self, deadline_ms: Option<u64>) {
-        self.deadline_ms.set(deadline_ms);
-    }
-
-    pub(crate) fn blow(&self) {
-        // It may have gone by itself.
-        let _ = self.socket.shutdown(Shutdown::Both);
-    }
-
-    fn sweep(&self, now_ms: u64) {
-        if self.deadline_ms.get().is_some_and(|at| at <= now_ms) {
-            self.blow();
-        }
-    }
-}
-
-/// The fuses of a shard.
-#[derive(Default)]
-pub(crate) struct Fuses(RefCell<Vec<Weak<Fuse>>>);
-
-impl Fuses {
-    pub(crate) fn add(&self, fuse: &Rc<Fuse>) {
-        self.0.borrow_mut().push(Rc::downgrade(fuse));
-    }
-
-    /// Shuts down what is late.
-    pub(crate) fn sweep(&self, now_ms: u64) {
-        self.0.borrow_mut().retain(|fuse| match fuse.upgrade() {
-            Some(fuse) => {
-                fuse.sweep(now_ms);
-                true
-            }
-            None => false,
-        });
-    }
-}
-
-#[derive(Default)]
-struct Output {
-    /// Pings and pongs.
-    urgent: Vec<u8>,
-    chunks: VecDeque<Vec<u8>>,
-    /// Where in the last chunk a frame of envelopes begins that takes more.
-    open: Option<usize>,
-    spare: Vec<Vec<u8>>,
-}
-
-impl Output {
-    fn tail(&mut self) -> &mut Vec<u8> {
-        self.seal();
-        if self.chunks.back().is_none_or(|chunk| chunk.len() >= CHUNK_SIZE) {
-            let chunk = self.spare.pop().unwrap_or_default();
-            self.chunks.push_back(chunk);
-        }
-        self.chunks.back_mut().unwrap_or(&mut self.urgent)
-    }
-
-    /// Ends the frame of envelopes.
-    fn seal(&mut self) {
-        if let Some(start) = self.open.take()
-            && let Some(chunk) = self.chunks.back_mut()
-        {
-            frame::finish(chunk, start);
-        }
-    }
-
-    /// The chunk with the open frame.
-    fn batch(&mut self) -> (&mut Vec<u8>, usize) {
-        let size = self.chunks.back().map_or(0, Vec::len);
-        match self.open {
-            Some(start) if size - start < BATCH_SIZE => {}
-            Some(_) | None => {
-                let tail = self.tail();
-                let start = frame::begin(tail, Kind::Envelopes);
-                self.open = Some(start);
-            }
-        }
-        let start = self.open.unwrap_or_default();
-        (self.chunks.back_mut().unwrap_or(&mut self.urgent), start)
-    }
-
-    fn pop(&mut self) -> Option<Vec<u8>> {
-        if !self.urgent.is_empty() {
-            return Some(std::mem::take(&mut self.urgent));
-        }
-        if self.chunks.len() <= 1 {
-            self.seal();
-        }
-        self.chunks.pop_front().filter(|chunk| !chunk.is_empty())
-    }
-
-    fn recycle(&mut self, mut chunk: Vec<u8>) {
-        if self.spare.len() < SPARE_COUNT_MAX && chunk.capacity() <= 2 * CHUNK_SIZE {
-            chunk.clear();
-            self.spare.push(chunk);
         }
     }
 }

@@ -73,7 +73,15 @@ impl LinkInbound for Ears {
     }
 
     fn control(&self, from: HelloInfo, body: Bytes, answer: Answerer) {
-        answer([format!("{} ", from.node.0).as_bytes(), &body].concat().into());
+        let text = [format!("{} ", from.node.0).as_bytes(), &body].concat();
+        if body == "slow" {
+            drop(monoio::spawn(async move {
+                monoio::time::sleep(Duration::from_millis(3_000)).await;
+                answer(text.into());
+            }));
+        } else {
+            answer(text.into());
+        }
     }
 
     fn peer(&self, node: NodeId, state: PeerState) {
@@ -153,7 +161,7 @@ impl Plan {
             });
             ready.send((shard.0, sender, handle.waker())).unwrap();
             drop(ready);
-            driver.run().await;
+            let _ended = driver.run().await;
             links.stop();
         })
         .unwrap();

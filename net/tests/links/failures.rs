@@ -1,7 +1,7 @@
 //! Links that break, peers that stall, strangers.
 
 use std::{
-    io::Write,
+    io::{Read, Write},
     net::TcpListener,
     time::{Duration, Instant},
 };
@@ -173,6 +173,39 @@ fn a_peer_that_does_not_read_costs_its_own_bundle() {
         assert_eq!(answer.unwrap(), "1 0 0 x");
         // What had left before comes in whole frames, then the end.
         while actor.hear().is_some() {}
+    }
+}
+
+/// Pings wait behind a large frame on a slow network: what moves is alive.
+#[test]
+fn a_large_frame_that_leaves_slowly_is_no_silence() {
+    for driver in drivers() {
+        let a = Plan::new(driver, 1, 1).start();
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        // What the peer's kernel holds is not on its way any more.
+        socket.set_recv_buffer_size(64 << 10).unwrap();
+        let any = std::net::SocketAddr::from(([127, 0, 0, 1], 0));
+        socket.bind(&any.into()).unwrap();
+        socket.listen(1).unwrap();
+        let listener = TcpListener::from(socket);
+        a.dial(2, listener.local_addr().unwrap());
+        let mut actor = Actor::accept(&listener, side(2, 5));
+        a.wait_for_up(2);
+        let size = 12 << 20;
+        let fill = move |out: &mut Vec<u8>| out.resize(out.len() + size, 5);
+        assert!(a.on(0, move |links| links.send(NodeId(2), FIRST, fill).is_ok()));
+        let begin = Instant::now();
+        let mut left = size;
+        let mut buffer = vec![0; 256 << 10];
+        while left > 0 {
+            left = left.saturating_sub(actor.stream.read(&mut buffer).unwrap());
+            let due = Duration::from_micros(2_000 * ((size - left) as u64 >> 13));
+            std::thread::sleep(due.saturating_sub(begin.elapsed()));
+        }
+        assert!(begin.elapsed() > Duration::from_secs(2));
+        assert!(a.on(0, |links| links.is_up(NodeId(2))));
+        a.wait_for_peer(2, |state| state == PeerState::Down);
     }
 }
 

@@ -106,6 +106,11 @@ fn control_messages_go_to_peers_and_to_addresses() {
         let answer =
             a.wait_on(0, |links| links.control(NodeId(2), Bytes::from_static(b"who leads?")));
         assert_eq!(answer.unwrap(), "1 who leads?");
+        // An answer may take longer than a member may be silent.
+        let at = b.address.to_string();
+        let slow = Bytes::from_static(b"slow");
+        let answer = a.wait_on(1, move |links| links.control_at(at, slow));
+        assert_eq!(answer.unwrap().1, "1 slow");
         // Not a member anywhere, and told an address only.
         let mut plan = Plan::new(driver, 10, 1);
         plan.cluster_id = 0;
