@@ -69,6 +69,11 @@ impl fmt::Display for Share {
 }
 
 impl Document {
+    /// Whether nodes or slots are missing.
+    pub(super) fn is_empty(&self) -> bool {
+        self.nodes.is_empty() || self.slots.is_empty()
+    }
+
     pub(super) fn node(&self, id: u64) -> Option<&Node> {
         self.nodes.iter().find(|node| node.id == id)
     }
@@ -127,7 +132,7 @@ impl Document {
         for [id, addr, online, status, slots, leads] in &rows {
             writeln!(
                 out,
-                "{id:>5}  {addr:<addr_width$}  {online:<6}  {status:<7}  {slots:>5}  {leads:>5}"
+                "{id:<4}  {addr:<addr_width$}  {online:<6}  {status:<7}  {slots:>5}  {leads:>5}"
             )?;
         }
         let without = self.without_leader();

@@ -10,7 +10,7 @@ mod document;
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use jindou_bench::http::Api;
 use serde::Deserialize;
 
@@ -129,7 +129,7 @@ impl Server {
         if without.len() > NAMED_MAX {
             named.push("…".to_owned());
         }
-        bail!("{} slots have no leader: {}", without.len(), named.join(", "))
+        bail!("slots without a leader ({}): {}", without.len(), named.join(", "))
     }
 
     /// Looks until a node that is leaving is no member any more, and tells how far it is.
@@ -172,7 +172,11 @@ impl Server {
 
     fn document(&self) -> anyhow::Result<Document> {
         let text = self.ask("GET", "/cluster/info", "")?;
-        serde_json::from_str(&text).context("GET /cluster/info: not what was expected")
+        let document: Document =
+            serde_json::from_str(&text).context("GET /cluster/info: not what was expected")?;
+        // A cluster without slots must not look as if all was well.
+        ensure!(!document.is_empty(), "GET /cluster/info: it tells of no nodes or no slots");
+        Ok(document)
     }
 
     /// The body of an answer with status 200; every other one is an error in plain words.

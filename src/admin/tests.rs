@@ -90,10 +90,10 @@ fn status_is_a_table_and_a_summary() {
     assert_eq!(
         out,
         "\
- NODE  ADDRESS         ONLINE  STATUS   SLOTS  LEADS
- 1001  10.0.0.1:11110  yes     joined       3      1
- 1003  10.0.0.3:11110  yes     joined       3      1
- 1002  10.0.0.2:11110  yes     joined       3      1
+NODE  ADDRESS         ONLINE  STATUS   SLOTS  LEADS
+1001  10.0.0.1:11110  yes     joined       3      1
+1003  10.0.0.3:11110  yes     joined       3      1
+1002  10.0.0.2:11110  yes     joined       3      1
 
 3 slots: 3 have a leader, 0 under-replicated (fewer than 3 copies on nodes that answer), 0 moving
 "
@@ -113,16 +113,16 @@ fn a_slot_without_a_leader_makes_status_fail() {
         "slots":[{"replicas":[1001,1003]},{"id":1,"leader":1001,"replicas":[1001,1002],"learners":[1003]},
             {"id":2,"leader":1002,"replicas":[1002],"changing":true}],"unknown":1}"#;
     let (out, outcome, _) = play(&ClusterCommand::Status, [(200, body.to_owned())]);
-    assert_eq!(outcome, Err("1 slots have no leader: 0".to_owned()));
+    assert_eq!(outcome, Err("slots without a leader (1): 0".to_owned()));
     assert_eq!(
         out,
         "\
- NODE  ADDRESS         ONLINE  STATUS   SLOTS  LEADS
- 1001  a\\u{1b}[2J:1    yes     joined       2      1
- 1002  -               yes     leaving      2      1
- 1003  -               no      joining      2      0
- 1004  -               yes     joined       0      0
- 1005  -               no      unknown      0      0
+NODE  ADDRESS       ONLINE  STATUS   SLOTS  LEADS
+1001  a\\u{1b}[2J:1  yes     joined       2      1
+1002  -             yes     leaving      2      1
+1003  -             no      joining      2      0
+1004  -             yes     joined       0      0
+1005  -             no      unknown      0      0
 
 3 slots: 2 have a leader, 2 under-replicated (fewer than 2 copies on nodes that answer), 2 moving
 "
@@ -131,7 +131,7 @@ fn a_slot_without_a_leader_makes_status_fail() {
     let (_, outcome, _) = play(&ClusterCommand::Status, [info(Some(3), &slots.join(","))]);
     let text = outcome.unwrap_err();
     assert!(
-        text.starts_with("30 slots have no leader: 0, 1,") && text.ends_with("19, …"),
+        text.starts_with("slots without a leader (30): 0, 1,") && text.ends_with("19, …"),
         "{text}"
     );
 }
@@ -222,7 +222,9 @@ fn other_answers_are_explained() {
         (501, r#"{"msg":"not implemented yet","status":501}"#, "refused: not implemented yet"),
         (500, "", "GET /cluster/info answered 500"),
         (200, "<html>", "not what was expected"),
-        (200, "[1]", "not what was expected"),
+        (200, "[1,[{}]]", "no nodes or no slots"),
+        (200, "{}", "no nodes or no slots"),
+        (200, r#"{"nodes":[{"id":1}]}"#, "no nodes or no slots"),
     ] {
         let (out, outcome, _) = play(&ClusterCommand::Status, [(status, body.to_owned())]);
         let text = outcome.unwrap_err();
