@@ -79,6 +79,9 @@ impl Bench {
                     | Effect::Send { .. }
                     | Effect::Applied { .. }
                     | Effect::Reply { .. }
+                    | Effect::Forward { .. }
+                    | Effect::LeaderKnown { .. }
+                    | Effect::ClusterKey { .. }
                     | Effect::Warn(_) => {}
                 }
             }

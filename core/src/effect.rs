@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::{
     envelope::Envelope,
-    id::{ConnId, LogId, ShardId, SlotId},
+    id::{ConnId, LogId, NodeId, ShardId, SlotId},
     request::{Reply, Request, RequestToken, Target},
     row::{Persist, Read, Rows, SlotRows},
 };
@@ -46,6 +46,32 @@ pub enum Committed {
     Entry(Bytes),
     /// A change of the group's members, opaque to the core.
     Membership(Bytes),
+}
+
+/// Another node, as seen by one shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerState {
+    /// What is sent from now on arrives in order, until it is down.
+    Up {
+        /// Drawn by the node at its start: with another one, all its sessions are new.
+        incarnation: u64,
+        /// Its shards.
+        shard_count: u16,
+    },
+    /// What was sent since it came up may be lost, whole or in part, but nothing after a loss
+    /// arrives.
+    Down,
+    /// It has been down for so long that it counts as dead: its sessions are gone.
+    Dead,
+}
+
+/// The target on another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// The shard that holds this slot there.
+    Slot(SlotId),
+    /// This shard.
+    Shard(ShardId),
 }
 
 /// What happened, as the driver tells it.
@@ -98,6 +124,33 @@ pub enum Event {
         slot: SlotId,
         /// Whether it leads and its own first entry is committed.
         leading: bool,
+    },
+    /// Who leads a slot of this shard changed, as this node's replica or a peer's word has it. Higher
+    /// terms win; `None`: nobody is known.
+    Leader {
+        /// The slot.
+        slot: SlotId,
+        /// The leader's node; may be this one, then [`Event::Leading`] tells when it serves.
+        leader: Option<NodeId>,
+        /// The leader's term.
+        term: u64,
+    },
+    /// For these slots, which this shard leads, a majority of the voters can elect nobody else before
+    /// the given `Now::mono_ms`: until then what is in memory is the newest there is (G7).
+    Leases(Vec<(SlotId, u64)>),
+    /// The links between this shard and the shards of another node came up or went down.
+    Peer {
+        /// The other node.
+        node: NodeId,
+        /// How it is now.
+        state: PeerState,
+    },
+    /// From a shard of another node, in the order in which that shard sent.
+    Remote {
+        /// The node that sent.
+        from: NodeId,
+        /// What.
+        envelope: Envelope,
     },
     /// An entry of a slot is committed. In index order; the next one may come before
     /// [`Effect::Applied`] of this one.
@@ -156,6 +209,30 @@ pub enum Effect {
         to: ShardId,
         /// What.
         envelope: Envelope,
+    },
+    /// To a shard of another node. Kept in order per target; lost when the links go down, which
+    /// [`Event::Peer`] tells. Without a link it is dropped.
+    Forward {
+        /// The node.
+        to: NodeId,
+        /// Which of its shards.
+        place: Place,
+        /// What.
+        envelope: Envelope,
+    },
+    /// This shard has learned who leads a slot: for the node's routes and its health.
+    LeaderKnown {
+        /// The slot.
+        slot: SlotId,
+        /// The leader's node.
+        leader: Option<NodeId>,
+    },
+    /// A key of the cluster's own state has a new value (group 0, applied here).
+    ClusterKey {
+        /// The key.
+        key: String,
+        /// The value.
+        value: Bytes,
     },
     /// An entry for a slot that this shard leads.
     Propose {
@@ -267,6 +344,12 @@ pub trait Executor {
     fn applied(&mut self, slot: SlotId, log_id: LogId);
     /// [`Effect::Read`].
     fn read(&mut self, id: ReadId, slot: SlotId, read: Read);
+    /// [`Effect::Forward`].
+    fn forward(&mut self, to: NodeId, place: Place, envelope: Envelope);
+    /// [`Effect::LeaderKnown`].
+    fn leader_known(&mut self, slot: SlotId, leader: Option<NodeId>);
+    /// [`Effect::ClusterKey`].
+    fn cluster_key(&mut self, key: String, value: Bytes);
     /// [`Effect::Reply`].
     fn reply(&mut self, token: RequestToken, reply: Reply);
     /// [`Effect::Warn`].

@@ -47,6 +47,24 @@ impl ShardId {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NodeId(pub u64);
 
+/// A shard of the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ShardAddr {
+    /// Its node.
+    pub node: NodeId,
+    /// Which of that node's shards.
+    pub shard: ShardId,
+}
+
+/// A session of the cluster: connection ids are unique on one node only.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct SessionAddr {
+    /// The node that accepted it.
+    pub node: NodeId,
+    /// Its connection there.
+    pub conn: ConnId,
+}
+
 /// A client connection of this node: the shard (10 bits), its place in the shard's table
 /// (22 bits) and a generation (20 bits), so that a late event never meets a successor in the same
 /// place. Positive and below 2^53, hence safe in JSON.

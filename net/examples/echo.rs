@@ -34,8 +34,9 @@ use std::{
 };
 
 use jindou_core::{
-    effect::{Effect, Event, Executor, Inbox, Now, Outbox, Port, ReadId, Stepped},
-    id::{LogId, SlotId},
+    effect::{Effect, Event, Executor, Inbox, Now, Outbox, Place, Port, ReadId, Stepped},
+    envelope::Envelope,
+    id::{LogId, NodeId, SlotId},
     request::{Reply, RequestToken},
     row::{Persist, Read as Query},
 };
@@ -112,6 +113,9 @@ fn everyone() -> impl FnMut(Now, &mut Inbox, &mut Outbox) -> Stepped {
 struct Nobody;
 
 impl Executor for Nobody {
+    fn forward(&mut self, _: NodeId, _: Place, _: Envelope) {}
+    fn leader_known(&mut self, _: SlotId, _: Option<NodeId>) {}
+    fn cluster_key(&mut self, _: String, _: bytes::Bytes) {}
     fn propose(&mut self, _: SlotId, _: u64, _: bytes::Bytes) {}
     fn persist(&mut self, _: Persist) {}
     fn applied(&mut self, _: SlotId, _: LogId) {}

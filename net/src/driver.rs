@@ -210,6 +210,11 @@ impl<M: Machine, E: Executor> Driver<M, E> {
                         self.executor.reply(token, reply);
                     }
                 }
+                Effect::Forward { to, place, envelope } => {
+                    self.executor.forward(to, place, envelope);
+                }
+                Effect::LeaderKnown { slot, leader } => self.executor.leader_known(slot, leader),
+                Effect::ClusterKey { key, value } => self.executor.cluster_key(key, value),
                 Effect::Propose { slot, proposal, entry } => {
                     self.executor.propose(slot, proposal, entry)
                 }

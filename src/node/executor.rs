@@ -6,8 +6,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use jindou_cluster::{Groups, NoPeers, Runtime};
 use jindou_core::{
-    effect::{Event, Executor, ReadId},
-    id::{LogId, SlotId},
+    effect::{Event, Executor, Place, ReadId},
+    envelope::Envelope,
+    id::{LogId, NodeId, SlotId},
     request::{Reply, RequestToken},
     row::{Persist, Read, Rows},
 };
@@ -43,6 +44,14 @@ impl Executor for NodeExecutor {
     fn read(&mut self, id: ReadId, slot: SlotId, read: Read) {
         self.state.read(slot, read, self.completions.done(id.0));
     }
+
+    fn forward(&mut self, _to: NodeId, _place: Place, _envelope: Envelope) {
+        // A node without peers: nobody is there.
+    }
+
+    fn leader_known(&mut self, _slot: SlotId, _leader: Option<NodeId>) {}
+
+    fn cluster_key(&mut self, _key: String, _value: Bytes) {}
 
     fn reply(&mut self, _token: RequestToken, _reply: Reply) {
         // The caller has gone away: nobody wants the answer.

@@ -214,6 +214,8 @@ impl Shard {
                 self.send_outbox(slot, &targets);
                 self.mark_dirty(slot);
             }
+            Event::Remote { envelope, .. } => self.on_envelope(envelope),
+            Event::Leader { .. } | Event::Leases(_) | Event::Peer { .. } => {}
             Event::Committed { slot, log_id, body } => self.on_committed(slot, log_id, body),
             Event::ProposeFailed { slot, proposal } => self.on_propose_failed(slot, proposal),
             Event::Read { id, rows } => self.on_rows(id, rows),

@@ -183,6 +183,8 @@ impl World {
                 Effect::Reply { token, reply } => {
                     assert!(self.replies.insert(token, reply).is_none(), "answered twice");
                 }
+                Effect::Forward { .. } | Effect::LeaderKnown { .. } | Effect::ClusterKey { .. } => {
+                }
                 Effect::Warn(text) => self.warnings.push(text),
             }
         }

@@ -229,7 +229,11 @@ impl Node {
                     self.store.persist(persist);
                     self.event(shard, Event::Persisted { size });
                 }
-                Effect::Applied { .. } | Effect::Warn(_) => {}
+                Effect::Applied { .. }
+                | Effect::Forward { .. }
+                | Effect::LeaderKnown { .. }
+                | Effect::ClusterKey { .. }
+                | Effect::Warn(_) => {}
                 Effect::Read { id, read, .. } => {
                     let rows = self.answer(&read);
                     self.held_reads.push_back((shard, id, rows));

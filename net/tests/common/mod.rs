@@ -17,8 +17,9 @@ use std::{
 };
 
 use jindou_core::{
-    effect::{Effect, Event, Executor, Inbox, Now, Outbox, Port, ReadId, Stepped},
-    id::{ConnId, LogId, ShardId, SlotId},
+    effect::{Effect, Event, Executor, Inbox, Now, Outbox, Place, Port, ReadId, Stepped},
+    envelope::Envelope,
+    id::{ConnId, LogId, NodeId, ShardId, SlotId},
     request::{Reply, RequestToken},
     row::{Persist, Read as Query},
 };
@@ -69,6 +70,9 @@ pub fn echo(_: Now, inbox: &mut Inbox, outbox: &mut Outbox) -> Stepped {
 pub struct Nobody;
 
 impl Executor for Nobody {
+    fn forward(&mut self, _: NodeId, _: Place, _: Envelope) {}
+    fn leader_known(&mut self, _: SlotId, _: Option<NodeId>) {}
+    fn cluster_key(&mut self, _: String, _: bytes::Bytes) {}
     fn propose(&mut self, _: SlotId, _: u64, _: bytes::Bytes) {}
     fn persist(&mut self, _: Persist) {}
     fn applied(&mut self, _: SlotId, _: LogId) {}
