@@ -4,6 +4,7 @@
 //! scenario in turn, with other dice each time, for an hour; `JINDOU_SCENARIO` and `JINDOU_SEED` choose
 //! one and its dice. `JINDOU_FAULTS_RATE` sets the sends a second.
 
+use std::panic;
 use std::time::{Duration, Instant};
 
 use crate::play::play;
@@ -34,7 +35,10 @@ fn plays_on() {
         let first = variable("JINDOU_SEED").filter(|_| turns == 0);
         let seed = first.unwrap_or_else(|| dice.between(0, 1_000_000_000));
         let turn = if time.is_some() { TURN } else { Duration::ZERO };
-        if let Err(text) = play(scenario, seed, turn) {
+        // A run that cannot go on says why by itself; the others go on.
+        let played = panic::catch_unwind(|| play(scenario, seed, turn));
+        let played = played.unwrap_or_else(|_| Err(format!("{}: it broke off", scenario.name)));
+        if let Err(text) = played {
             println!("FAILED {text}");
             failed.push(text);
         }

@@ -177,6 +177,13 @@ impl<'n> Cluster<'n> {
         }
     }
 
+    /// Takes a node off the wire, for clients too, or puts it back.
+    pub fn set_unplugged(&self, place: usize, cut: bool) {
+        let host = |place: usize| Host::try_from(place + 1).unwrap();
+        let others: Vec<_> = (0..self.count()).filter(|other| *other != place).map(host).collect();
+        self.network.set_unplugged(host(place), &others, cut);
+    }
+
     /// All packets arrive again.
     pub fn heal(&self) {
         self.network.wire().unwrap().heal();

@@ -40,6 +40,7 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("kill_one", 3, kill_one),
     Scenario::new("kill_each", 3, kill_each),
     Scenario::new("kill_all", 3, kill_all),
+    Scenario::new("vanish", 3, vanish).wired(),
     Scenario::new("pause", 3, pause),
     Scenario::new("cut_minority", 3, cut_minority).wired(),
     Scenario::new("cut_majority", 3, cut_majority).wired(),
@@ -48,6 +49,7 @@ pub const ALL: &[Scenario] = &[
     Scenario::new("slow", 3, slow).wired(),
     Scenario::new("wipe", 3, wipe),
     Scenario::new("rolling_restart", 3, rolling_restart),
+    Scenario::new("stop_all", 3, stop_all),
     Scenario::new("join", 3, join).once(),
     Scenario::new("grow", 1, grow).once(),
     Scenario::new("kill_two_of_five", 5, kill_two_of_five),
@@ -99,6 +101,19 @@ fn kill(run: &mut Run<'_, '_>, victims: &[usize], quorum: bool) {
     for victim in victims {
         run.cluster.await_serving(*victim);
     }
+    run.world.healed(fault);
+}
+
+/// A host is gone from one moment to the next, and no connection to it ever ends.
+fn vanish(run: &mut Run<'_, '_>) {
+    let victim = run.some_node();
+    let fault = run.fault(Kind::Vanish, &[victim], true);
+    run.cluster.set_unplugged(victim, true);
+    run.cluster.kill(victim);
+    run.wait(4000, 9000);
+    run.cluster.set_unplugged(victim, false);
+    run.cluster.launch(victim);
+    run.cluster.await_serving(victim);
     run.world.healed(fault);
 }
 
@@ -206,6 +221,21 @@ fn rolling_restart(run: &mut Run<'_, '_>) {
         run.world.healed(fault);
         run.calm();
     }
+}
+
+fn stop_all(run: &mut Run<'_, '_>) {
+    let all = run.nodes_in_some_order();
+    let fault = run.fault(Kind::Stop, &all, false);
+    for place in &all {
+        run.cluster.stop(*place);
+    }
+    for place in &all {
+        run.cluster.launch(*place);
+    }
+    for place in all {
+        run.cluster.await_serving(place);
+    }
+    run.world.healed(fault);
 }
 
 fn join(run: &mut Run<'_, '_>) {

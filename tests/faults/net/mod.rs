@@ -71,6 +71,16 @@ impl Network {
         }
     }
 
+    /// Takes a host off the wire, or puts it back, for everybody; `others` are the other hosts.
+    pub fn set_unplugged(&self, host: Host, others: &[Host], cut: bool) {
+        let wire = Wire { cut, ..Wire::default() };
+        let switch = self.wire().unwrap();
+        for other in others.iter().copied().chain([CLIENTS]) {
+            switch.set(host, other, wire);
+            switch.set(other, host, wire);
+        }
+    }
+
     /// The wire, if there is one that can be changed.
     pub fn wire(&self) -> Option<&Switch> {
         match self {

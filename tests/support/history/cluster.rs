@@ -24,7 +24,7 @@ pub(super) fn check(facts: &Facts<'_>, limits: &Limits, found: &mut Findings) {
             Kind::Kill | Kind::Wipe if fault.quorum && fault.nodes.len() == 1 => {
                 check_failover(facts.history, &waits, fault, limits, found);
             }
-            Kind::Stop | Kind::Join => check_graceful(facts, fault, found),
+            Kind::Stop | Kind::Join if fault.quorum => check_graceful(facts, fault, found),
             _ => {}
         }
         if fault.kind == Kind::Join {
@@ -110,7 +110,7 @@ fn check_silence(history: &History, limits: &Limits, found: &mut Findings) {
             let harmed = match fault.kind {
                 Kind::Slow => true,
                 Kind::Cut | Kind::Join => false,
-                Kind::Kill | Kind::Pause | Kind::Wipe | Kind::Stop => {
+                Kind::Kill | Kind::Pause | Kind::Vanish | Kind::Wipe | Kind::Stop => {
                     fault.nodes.contains(&silence.node)
                 }
             };

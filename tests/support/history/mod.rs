@@ -190,6 +190,8 @@ pub enum Kind {
     Kill,
     /// SIGSTOP.
     Pause,
+    /// No packet from or to these hosts, then SIGKILL: nobody is told.
+    Vanish,
     /// No packet between these nodes and the others, one way or both.
     Cut,
     /// Late and lost packets.
