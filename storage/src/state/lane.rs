@@ -8,9 +8,9 @@ use std::{
     path::PathBuf,
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
-    thread::{Builder, JoinHandle},
+    thread::{self, Builder, JoinHandle, Thread},
     time::{Duration, Instant},
 };
 
@@ -73,6 +73,12 @@ const READ_COUNT_MAX: usize = 8;
 /// the short ones.
 const READER_COUNT: usize = 2;
 
+/// How long rows may gather before they are committed, unless somebody asks: a commit for each
+/// entry would cost a thread switch on the way of every message.
+const GATHER_TIME: Duration = Duration::from_millis(5);
+/// With so many bytes waiting they are committed at once.
+const GATHER_SIZE_MAX: usize = 1 << 20;
+
 enum Request {
     Persist { persist: Persist, size: usize, from: CompletionSender },
     Ask(Question, SlotId, Done),
@@ -112,6 +118,8 @@ impl Request {
 pub struct StateLane {
     queue: flume::Sender<Request>,
     queue_size: Arc<AtomicUsize>,
+    hurry: Arc<AtomicBool>,
+    waker: Thread,
     thread: std::sync::Mutex<Option<JoinHandle<()>>>,
 }
 
@@ -128,6 +136,7 @@ impl StateLane {
         let (queue, requests) = flume::unbounded();
         let (reads, read_requests) = flume::unbounded();
         let queue_size = Arc::new(AtomicUsize::new(0));
+        let hurry = Arc::new(AtomicBool::new(false));
         let thread_error = |source| OpenError::Thread { source };
         let readers = (0..READER_COUNT).map(|_| {
             let orders = read_requests.clone();
@@ -141,6 +150,7 @@ impl StateLane {
             reads: Some(reads),
             readers,
             queue_size: queue_size.clone(),
+            hurry: hurry.clone(),
             on_fatal,
             on_synced,
             sync_interval: options.sync_interval,
@@ -157,13 +167,16 @@ impl StateLane {
             .name("state-lane".into())
             .spawn(move || lane.run())
             .map_err(thread_error)?;
-        Ok(Self { queue, queue_size, thread: std::sync::Mutex::new(Some(thread)) })
+        let waker = thread.thread().clone();
+        let thread = std::sync::Mutex::new(Some(thread));
+        Ok(Self { queue, queue_size, hurry, waker, thread })
     }
 
     /// Ends the thread after what was handed over so far, with a last fsync, and closes the
     /// database. Later requests are answered [`StorageError::Closed`].
     pub fn stop(&self) {
         let _ = self.queue.send(Request::Stop);
+        self.hurry();
         let thread = match self.thread.lock() {
             Ok(mut thread) => thread.take(),
             Err(e) => e.into_inner().take(),
@@ -174,9 +187,19 @@ impl StateLane {
     }
 
     fn send(&self, request: Request) {
+        let rows = matches!(request, Request::Persist { .. });
         if let Err(flume::SendError(request)) = self.queue.send(request) {
             request.refuse(&StorageError::Closed);
         }
+        if !rows {
+            self.hurry();
+        }
+    }
+
+    /// Ends the gathering of rows: somebody waits for what stands in the queue now.
+    fn hurry(&self) {
+        self.hurry.store(true, Ordering::Release);
+        self.waker.unpark();
     }
 }
 
@@ -189,8 +212,11 @@ impl Drop for StateLane {
 impl StateStorage for StateLane {
     fn persist(&self, persist: Persist, from: &CompletionSender) {
         let size = Outbox::persist_size(&persist);
-        self.queue_size.fetch_add(size, Ordering::Relaxed);
+        let before = self.queue_size.fetch_add(size, Ordering::Relaxed);
         self.send(Request::Persist { persist, size, from: from.clone() });
+        if before < GATHER_SIZE_MAX && before + size >= GATHER_SIZE_MAX {
+            self.hurry();
+        }
     }
 
     fn read(&self, slot: SlotId, read: Read, done: Done) {
@@ -238,6 +264,8 @@ struct Lane {
     reads: Option<flume::Sender<Order>>,
     readers: Vec<JoinHandle<()>>,
     queue_size: Arc<AtomicUsize>,
+    /// Whether somebody waits for more than rows to be taken over.
+    hurry: Arc<AtomicBool>,
     on_fatal: OnFatal,
     on_synced: OnSynced,
     sync_interval: Duration,
@@ -256,6 +284,9 @@ struct Lane {
 impl Lane {
     fn run(mut self) {
         while let Some(first) = self.next() {
+            if matches!(first, Some(Request::Persist { .. })) {
+                self.gather();
+            }
             let mut next = first;
             while let Some(request) = next {
                 if matches!(request, Request::Stop) {
@@ -273,6 +304,18 @@ impl Lane {
             self.answers.publish();
         }
         self.stop();
+    }
+
+    /// Lets rows gather in the queue. Nobody wakes this thread meanwhile but who is in a hurry.
+    fn gather(&self) {
+        let until = Instant::now() + GATHER_TIME;
+        while !self.hurry.swap(false, Ordering::Acquire) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            thread::park_timeout(left);
+        }
     }
 
     /// Waits for a request, or until a sync is due (`Some(None)`). `None`: all handles are gone.

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::Path, sync::Arc, time::Duration};
 use bytes::Bytes;
 use jindou_core::{
     effect::Outbox,
-    id::{ChannelId, LogId, SlotId},
+    id::{ChannelId, LogId, ShardId, SlotId},
     message::{Message, SharedMessage},
     row::{DigestQuery, Persist, Read, Row, Rows},
 };
@@ -13,7 +13,8 @@ use proptest::prelude::*;
 
 use super::{Client, no_failure, opened, snapshot};
 use crate::{
-    MemoryState, Outcome, StateLane, StateOptions, StateStorage, StorageError,
+    Completion, MemoryState, Outcome, StateLane, StateOptions, StateStorage, StorageError,
+    completions,
     testing::{any_channel, any_name, any_row},
 };
 
@@ -186,6 +187,34 @@ fn what_was_taken_over_is_reported_in_full() {
         state.sync(client.done());
         assert!(matches!(client.last().unwrap(), Outcome::Synced(moved) if moved.is_empty()));
     });
+}
+
+#[test]
+fn rows_are_taken_over_though_nobody_asks() {
+    let dir = tempfile::tempdir().unwrap();
+    let lane = small_lane(dir.path());
+    let (sender, receiver) = completions(ShardId(0), Arc::new(|| {}));
+    let told = || match receiver.recv_timeout(Duration::from_secs(20)).unwrap() {
+        Completion::Persisted { size } => size,
+        other => panic!("{other:?}"),
+    };
+    for index in 0..3 {
+        let persist = persist(SLOT, index, vec![Row::Message(message(index + 1, 50))]);
+        let size = Outbox::persist_size(&persist);
+        lane.persist(persist, &sender);
+        assert_eq!(told(), size);
+    }
+    // So many that they are committed before their time.
+    let mut left = 0;
+    for index in 3..30 {
+        let persist = persist(SLOT, index, vec![Row::Message(message(index + 1, 100_000))]);
+        left += Outbox::persist_size(&persist);
+        lane.persist(persist, &sender);
+    }
+    while left > 0 {
+        left -= told();
+    }
+    assert_eq!(lane.queue_size(), 0);
 }
 
 #[test]
