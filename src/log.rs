@@ -46,7 +46,8 @@ pub fn start(logging: &Logging) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
 }
 
-/// Our crates at the level asked for, libraries at warnings: their debug lines come per I/O.
+/// Our crates at the level asked for, libraries at warnings: their debug lines come per I/O. openraft
+/// warns of every frame that a node which is away does not answer; the links say once that it is.
 fn directives(level: Level) -> String {
     let (ours, theirs) = match level {
         Level::Debug => ("debug", "warn"),
@@ -54,7 +55,7 @@ fn directives(level: Level) -> String {
         Level::Warn => ("warn", "warn"),
         Level::Error => ("error", "error"),
     };
-    format!("{theirs},jindou={ours}")
+    format!("{theirs},openraft=error,jindou={ours}")
 }
 
 /// One JSON object per line: level, time, linenum if asked for, msg, then the event's fields.
@@ -238,6 +239,7 @@ mod tests {
             tracing::debug!(target: "jindou_net::driver", "ours");
             tracing::debug!(target: "openraft::core", "theirs");
             tracing::warn!(target: "openraft::core", "theirs");
+            tracing::error!(target: "openraft::core", "theirs");
         });
         let said: Vec<&str> = lines.iter().map(|l| l["msg"].as_str().unwrap()).collect();
         assert_eq!(said, ["【net::driver】ours", "【openraft::core】theirs"]);

@@ -295,6 +295,8 @@ impl Shard {
             return;
         };
         state.leading = true;
+        let leader = Some(self.settings.node);
+        self.out.effects.push(Effect::LeaderKnown { slot, leader });
         let targets = state.outbox_targets();
         let kept: Vec<_> = state.recent.take(self.now.unix_ms).collect();
         self.begin_home(slot);

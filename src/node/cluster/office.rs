@@ -118,10 +118,6 @@ impl Office {
         &self.0.document
     }
 
-    pub(super) fn links(&self) -> &Links {
-        &self.0.links
-    }
-
     pub(super) fn groups(&self) -> &ShardGroups {
         &self.0.groups
     }

@@ -1,21 +1,115 @@
 //! From the document and what the groups look like to the next steps.
 
+use std::collections::BTreeMap;
+
+use jindou_cluster::placement::{NodeStatus, Placed, Step, next_steps};
 use jindou_core::id::{NodeId, SlotId};
 
-use super::{document::Document, observed::Observed};
+use super::{
+    document::{Document, Status},
+    observed::Observed,
+};
 
-/// A change of one group.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    SetVoters { slot: SlotId, voters: Vec<NodeId> },
-    Transfer { slot: SlotId, to: NodeId },
+/// Changes that are under way at a time.
+const STEP_COUNT_MAX: usize = 8;
+
+/// What to change next; nothing: everything has its place, or whoever would have to take a place does
+/// not answer.
+///
+/// A replica that began with nothing may not vote before it was left out and taken in anew
+/// ([`jindou_cluster::Groups::receive`]), so leaving it out comes first.
+pub(super) fn plan(
+    document: &Document,
+    observed: &Observed,
+    replicas: impl Fn(usize) -> usize,
+) -> Vec<Step> {
+    let mut slots: BTreeMap<SlotId, Placed> = BTreeMap::new();
+    let mut steps = Vec::new();
+    for (slot, group) in &observed.led {
+        let voters: Vec<NodeId> = group.voters.iter().copied().map(NodeId).collect();
+        let muted = voters.iter().find(|voter| observed.is_muted(*slot, **voter)).copied();
+        if let Some(muted) = muted.filter(|_| voters.len() > 1) {
+            let voters = voters.into_iter().filter(|voter| *voter != muted).collect();
+            steps.push(Step::SetVoters { slot: *slot, voters });
+        } else {
+            slots.insert(*slot, Placed { voters, leader: group.leader.map(NodeId) });
+        }
+    }
+    let nodes: BTreeMap<NodeId, NodeStatus> = document
+        .nodes
+        .iter()
+        .map(|(id, member)| {
+            let status = match member.status {
+                Status::Joining => NodeStatus::Joining,
+                Status::Joined => NodeStatus::Joined,
+                Status::Leaving => NodeStatus::Leaving,
+            };
+            (*id, status)
+        })
+        .collect();
+    let replica_count = replicas(document.holders().len());
+    let next = next_steps(&nodes, replica_count, &slots, STEP_COUNT_MAX);
+    let answers = |node: &NodeId| observed.nodes.contains_key(node);
+    steps.extend(next.into_iter().filter(|step| match step {
+        Step::Transfer { to, .. } => answers(to),
+        Step::SetVoters { slot, voters } => {
+            let before = slots.get(slot).map_or(&[][..], |placed| &placed.voters);
+            voters.iter().filter(|voter| !before.contains(voter)).all(answers)
+        }
+    }));
+    steps.truncate(STEP_COUNT_MAX);
+    steps
 }
 
-pub(super) fn plan(
-    _document: &Document,
-    _observed: &Observed,
-    _replicas: impl Fn(usize) -> usize,
-    _slot_count: u16,
-) -> Vec<Step> {
-    Vec::new()
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{document::Member, letters::GroupStatus, observed::Seen},
+        *,
+    };
+
+    fn document(nodes: &[(u64, Status)]) -> Document {
+        let member =
+            |status| Member { addr: String::new(), api_url: String::new(), status, created_at: 0 };
+        let nodes = nodes.iter().map(|(id, status)| (NodeId(*id), member(*status))).collect();
+        Document { cluster_id: 1, nodes, ..Document::default() }
+    }
+
+    fn group(leads: bool, muted: bool) -> GroupStatus {
+        GroupStatus { leader: Some(1), leads, muted, voters: vec![1, 2, 3], ..Default::default() }
+    }
+
+    fn observed(alive: &[u64], muted: &[u64]) -> Observed {
+        let mut observed = Observed::default();
+        for id in alive {
+            let groups = vec![group(*id == 1, muted.contains(id))];
+            observed.add(NodeId(*id), Seen { groups, ..Seen::default() });
+        }
+        observed
+    }
+
+    const JOINED: [(u64, Status); 3] =
+        [(1, Status::Joined), (2, Status::Joined), (3, Status::Joined)];
+
+    #[test]
+    fn a_replica_that_lost_everything_is_left_out_first() {
+        let three = document(&JOINED);
+        assert_eq!(plan(&three, &observed(&[1, 2, 3], &[]), |n| n.min(3)), []);
+        let steps = plan(&three, &observed(&[1, 2, 3], &[3]), |n| n.min(3));
+        let voters = vec![NodeId(1), NodeId(2)];
+        assert_eq!(steps, [Step::SetVoters { slot: SlotId(0), voters }]);
+    }
+
+    #[test]
+    fn nothing_is_moved_to_a_node_that_does_not_answer() {
+        let mut nodes = JOINED.to_vec();
+        nodes.push((4, Status::Joining));
+        let four = document(&nodes);
+        let leaving = document(&[JOINED[0], JOINED[1], (3, Status::Leaving), nodes[3]]);
+        assert_eq!(plan(&leaving, &observed(&[1, 2, 3], &[]), |_| 3), []);
+        let steps = plan(&leaving, &observed(&[1, 2, 3, 4], &[]), |_| 3);
+        let takes = |step: &Step| matches!(step, Step::SetVoters { voters, .. } if voters.contains(&NodeId(4)));
+        assert!(steps.iter().any(takes), "{steps:?}");
+        assert!(plan(&four, &observed(&[1, 2, 3], &[]), |_| 3).is_empty());
+    }
 }

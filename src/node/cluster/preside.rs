@@ -4,14 +4,15 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use futures::future::join_all;
-use jindou_core::{effect::Place, id::NodeId};
+use jindou_cluster::{Node, placement::Step};
+use jindou_core::{effect::Place, id::NodeId, shard::CLUSTER_SLOT};
 
 use super::{
     document::{Document, ID_KEY, Member, SECRET_KEY, Status, node_entry, removal},
     letters::{Answer, Ask},
     observed::Observed,
     office::{Office, pause},
-    plan::{Step, plan},
+    plan::plan,
 };
 use crate::node::process;
 
@@ -20,8 +21,6 @@ const BUSY_PAUSE: Duration = Duration::from_millis(200);
 const IDLE_PAUSE: Duration = Duration::from_secs(1);
 /// How long a change of members may take: a new replica may have to get all there is.
 const CHANGE_MAX: Duration = Duration::from_secs(600);
-/// Changes that are under way at a time.
-const STEP_COUNT_MAX: usize = 8;
 
 impl Office {
     /// Runs for ever.
@@ -72,12 +71,12 @@ impl Office {
         }
         self.keep_own_entry().await;
         let observed = self.look().await;
-        let steps = plan(&document, &observed, |n| self.settings().replicas(n), self.slot_count());
+        let steps = plan(&document, &observed, |n| self.settings().replicas(n));
         if steps.is_empty() {
             return self.settle(&document, &observed).await;
         }
-        let steps = steps.into_iter().take(STEP_COUNT_MAX);
-        let taken = join_all(steps.map(|step| self.take(step, &observed))).await;
+        let steps = steps.into_iter().map(|step| self.take(step, &observed));
+        let taken = join_all(steps).await;
         taken.into_iter().any(|done| done)
     }
 
@@ -138,6 +137,7 @@ impl Office {
             .flat_map(|group| group.voters.iter().chain(&group.learners))
             .map(|id| NodeId(*id))
             .collect();
+        self.keep_learners(document, observed).await;
         let mut entries = Vec::new();
         for (node, member) in &document.nodes {
             match member.status {
@@ -162,5 +162,26 @@ impl Office {
             tracing::debug!("the nodes' status is not written yet: {reason}");
         }
         true
+    }
+
+    /// Every node reads the document: those that have no vote in group 0 copy it.
+    async fn keep_learners(&self, document: &Document, observed: &Observed) {
+        let Some(group) = observed.led.get(&CLUSTER_SLOT) else { return };
+        let wanted: Vec<(NodeId, Node)> = document
+            .nodes
+            .iter()
+            .filter(|(id, member)| {
+                member.status != Status::Leaving && !group.voters.contains(&id.0)
+            })
+            .map(|(id, member)| {
+                (*id, Node { addr: member.addr.clone(), api_url: member.api_url.clone() })
+            })
+            .collect();
+        if group.learners.iter().copied().eq(wanted.iter().map(|(id, _)| id.0)) {
+            return;
+        }
+        if let Err(error) = self.groups().set_learners(CLUSTER_SLOT, &wanted).await {
+            tracing::info!("the learners of group 0 are not changed yet: {error}");
+        }
     }
 }
