@@ -147,6 +147,8 @@ impl Office {
                 let nodes = nodes.into_iter().map(|(id, member)| (NodeId(id), member)).collect();
                 let secret = Some(secret.into()).filter(|secret: &bytes::Bytes| !secret.is_empty());
                 self.document().learn(Document { cluster_id, secret, nodes });
+                // Before anybody says hello again.
+                self.follow_document();
                 tracing::info!("node {} has taken this node in", node.0);
                 Ok(())
             }
