@@ -292,6 +292,23 @@ impl Nodes {
         self.catch_up();
     }
 
+    /// Until when the leader of a slot knows that it is the only one.
+    pub(crate) fn lease(&mut self, slot: SlotId, until_ms: u64) {
+        let leader = self.leaders[&slot];
+        self.slot_event(leader, slot, Event::Leases(vec![(slot, until_ms)]));
+    }
+
+    /// A node is told to stop.
+    pub(crate) fn drain(&mut self, node: usize) {
+        for shard in 0..self.nodes[node].settings.shard_count {
+            self.event(node, shard, Event::Drain);
+        }
+    }
+
+    pub(crate) fn is_idle(&self, node: usize) -> bool {
+        self.nodes[node].shards.iter().all(Shard::is_idle)
+    }
+
     /// All slots of a node go to others that are alive.
     pub(crate) fn lead_elsewhere(&mut self, node: usize) {
         let slots: Vec<SlotId> =
