@@ -183,7 +183,9 @@ pub enum Event {
         /// Bytes.
         size: usize,
     },
-    /// The process is told to stop: no new connections or sends are taken, waiting ones finish.
+    /// The process is told to stop. Alone, it takes no new sends, and waiting ones finish. With
+    /// peers it goes on serving while its slots are handed over, and after that through their new
+    /// leaders, so that clients see no error.
     Drain,
 }
 

@@ -13,7 +13,7 @@ mod nodes;
 use jindou_core::{
     channel_info::{List, ListChange},
     id::{ChannelId, ShardId, person_channel},
-    request::{ClusterWrite, Failure, Reply, Request, Target},
+    request::{ApiSend, ClusterWrite, Failure, Reply, Request, Target},
     shard::CLUSTER_SLOT,
 };
 use nodes::Nodes;
@@ -280,4 +280,79 @@ fn a_login_waits_for_a_home() {
     nodes.lead_elsewhere(home);
     nodes.advance(500);
     assert_eq!(nodes.heard(ann)[0]["result"]["reasonCode"], 1);
+}
+
+#[test]
+fn without_a_lease_nothing_is_read() {
+    let mut nodes = four();
+    nodes.group("g", &["ann"]);
+    let slot = nodes.slot_of("g");
+    nodes.lease(slot, 0);
+    let reads =
+        nodes.ask(3, Target::Id("g".into()), Request::ReadInfo { channel: ChannelId::new("g", 2) });
+    let writes =
+        nodes.ask(3, Target::Id("g".into()), Request::Disband { channel: ChannelId::new("g", 2) });
+    nodes.advance(300);
+    assert!(nodes.answer(reads).is_none());
+    assert!(matches!(nodes.answer(writes), Some(Reply::Done)), "the log says who leads");
+    nodes.lease(slot, u64::MAX);
+    nodes.advance(100);
+    assert!(matches!(nodes.answer(reads), Some(Reply::Info(Some(info))) if info.disband));
+}
+
+#[test]
+fn a_node_that_drains_serves_until_its_slots_are_elsewhere_and_longer() {
+    let mut nodes = four();
+    let (ann, kim) = (nodes.connect(1, "ann"), nodes.connect(3, "kim"));
+    nodes.drain(1);
+    for n in 0..30 {
+        nodes.send(ann, "kim", 1, &format!("{n}"));
+        nodes.turn(1);
+        if n == 10 {
+            nodes.lead_elsewhere(1);
+        }
+    }
+    nodes.advance(1_000);
+    let (acks, _) = nodes.listen(ann);
+    assert_eq!(acks.iter().map(|ack| ack.2).collect::<Vec<_>>(), (1..=30).collect::<Vec<_>>());
+    assert_eq!(seqs(&nodes.listen(kim).1), (1..=30).collect::<Vec<u64>>());
+    nodes.advance(1_000);
+    assert!(nodes.is_idle(1));
+}
+
+#[test]
+fn recipients_that_came_with_a_send_are_known_to_the_next_leader() {
+    let mut nodes = four();
+    let kim = nodes.connect(3, "kim");
+    let channel = ChannelId::new("temp", 8);
+    let slot = nodes.slot_of("temp");
+    nodes.lead(slot, 1);
+    nodes.run();
+    let send = |number: &str| {
+        Request::Send(Box::new(ApiSend {
+            channel: channel.clone(),
+            shown: None,
+            from: "ann".into(),
+            client_msg_no: number.into(),
+            flags: 0,
+            setting: 0,
+            expire: 0,
+            recipients: Some(vec!["kim".into()]),
+            payload: b"hi".as_slice().into(),
+        }))
+    };
+    assert!(matches!(nodes.ask_wait(3, "temp", send("0")), Reply::Sent { seq: 1, .. }));
+    let token = nodes.ask(3, Target::Id("temp".into()), send(""));
+    while nodes.stored(&channel).len() < 2 {
+        nodes.turn(1);
+    }
+    nodes.kill(1);
+    nodes.lead_elsewhere(1);
+    nodes.advance(3_000);
+    let answer = nodes.answer(token);
+    assert!(
+        matches!(answer, Some(Reply::Sent { seq: 2, .. })),
+        "once without a number: {answer:?}"
+    );
+    assert_eq!(seqs(&nodes.listen(kim).1), [1, 2]);
 }

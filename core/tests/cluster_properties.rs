@@ -12,7 +12,10 @@ mod nodes;
 
 use std::collections::BTreeMap;
 
-use jindou_core::id::{ChannelId, SlotId, person_channel};
+use jindou_core::{
+    id::{ChannelId, SlotId, person_channel},
+    request::{Reply, Request},
+};
 use nodes::{Ack, Client, Nodes, Recv};
 use proptest::prelude::*;
 
@@ -151,6 +154,11 @@ impl Story {
             self.listen();
         }
         assert!(self.nodes.replicas_agree());
+        for (n, name) in NAMES.iter().enumerate() {
+            let uids = vec![(*name).into()];
+            let reply = self.nodes.ask_wait(n, name, Request::Online { uids });
+            assert!(matches!(&reply, Reply::Online(items) if items.len() == 1), "G11: {reply:?}");
+        }
         for ((from, to), numbers) in &self.written {
             let prefix = format!("{from}-{to}-");
             let acks: Vec<_> =

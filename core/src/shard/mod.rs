@@ -230,9 +230,11 @@ impl Shard {
         });
     }
 
-    /// Whether nothing waits here: no send or change without its answer. For [`Event::Drain`].
+    /// Whether nothing waits here: no send or change without its answer, no push on its way. For
+    /// [`Event::Drain`]. A node of a cluster goes on serving its clients through the next leaders.
     pub fn is_idle(&self) -> bool {
         self.jobs.is_empty()
+            && self.parcels.count() == 0
             && self.open_requests.is_empty()
             && self.sends.is_empty()
             && self.slots.values().all(Slot::is_idle)

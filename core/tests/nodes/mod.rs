@@ -67,6 +67,8 @@ pub(crate) struct Nodes {
     /// Cut links and since when.
     cut: BTreeMap<(usize, usize), u64>,
     dead: BTreeSet<(usize, usize)>,
+    /// Who still takes itself for the leader of a slot.
+    stale: BTreeSet<(usize, SlotId)>,
     pub(crate) hold_commits: bool,
     held: VecDeque<(usize, SlotId, u64, Bytes)>,
     outputs: BTreeMap<Client, Vec<u8>>,
@@ -111,6 +113,7 @@ impl Nodes {
             links: BTreeMap::new(),
             cut: BTreeMap::new(),
             dead: BTreeSet::new(),
+            stale: BTreeSet::new(),
             hold_commits: false,
             held: VecDeque::new(),
             outputs: BTreeMap::new(),
@@ -194,6 +197,8 @@ impl Nodes {
     /// The process dies: its sessions, its memory and what was on its way.
     pub(crate) fn kill(&mut self, node: usize) {
         self.nodes[node].alive = false;
+        self.stale.retain(|(of, _)| *of != node);
+        self.held.retain(|h| h.0 != node);
         self.nodes[node].shards.clear();
         self.nodes[node].inboxes.clear();
         for other in 0..self.nodes.len() {
@@ -272,13 +277,16 @@ impl Nodes {
         let old = self.leaders.insert(slot, node);
         let term = *self.terms.entry(slot).and_modify(|term| *term += 1).or_insert(1);
         if let Some(old) = old.filter(|old| self.nodes[*old].alive) {
-            self.slot_event(old, slot, Event::Leading { slot, leading: false });
-            let failed: Vec<_> =
-                self.held.iter().filter(|h| h.0 == old && h.1 == slot).cloned().collect();
-            self.held.retain(|h| !(h.0 == old && h.1 == slot));
-            for (_, _, proposal, _) in failed {
-                self.slot_event(old, slot, Event::ProposeFailed { slot, proposal });
+            if old == node || self.can_talk(node, old) {
+                self.resign(old, slot);
+            } else {
+                // It does not hear of it, and only knows that its lease is over.
+                self.stale.insert((old, slot));
+                self.slot_event(old, slot, Event::Leases(vec![(slot, 0)]));
             }
+        }
+        if self.stale.remove(&(node, slot)) {
+            self.resign(node, slot);
         }
         self.apply_to(node, slot);
         for replica in 0..self.replicas {
@@ -290,6 +298,33 @@ impl Nodes {
         self.slot_event(node, slot, Event::Leading { slot, leading: true });
         self.slot_event(node, slot, Event::Leases(vec![(slot, u64::MAX)]));
         self.catch_up();
+    }
+
+    fn resign(&mut self, node: usize, slot: SlotId) {
+        self.slot_event(node, slot, Event::Leading { slot, leading: false });
+        let (failed, rest): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut self.held).into_iter().partition(|h| h.0 == node && h.1 == slot);
+        self.held = rest;
+        for (_, _, proposal, _) in failed {
+            self.slot_event(node, slot, Event::ProposeFailed { slot, proposal });
+        }
+    }
+
+    /// Until when the leader of a slot knows that it is the only one.
+    pub(crate) fn lease(&mut self, slot: SlotId, until_ms: u64) {
+        let leader = self.leaders[&slot];
+        self.slot_event(leader, slot, Event::Leases(vec![(slot, until_ms)]));
+    }
+
+    /// A node is told to stop.
+    pub(crate) fn drain(&mut self, node: usize) {
+        for shard in 0..self.nodes[node].settings.shard_count {
+            self.event(node, shard, Event::Drain);
+        }
+    }
+
+    pub(crate) fn is_idle(&self, node: usize) -> bool {
+        self.nodes[node].shards.iter().all(Shard::is_idle)
     }
 
     /// All slots of a node go to others that are alive.
@@ -316,6 +351,13 @@ impl Nodes {
 
     /// Replicas that their leader reaches, and that do not know it, hear of it; and of all entries.
     fn catch_up(&mut self) {
+        for (node, slot) in self.stale.clone() {
+            let leader = self.leaders[&slot];
+            if self.nodes[leader].alive && self.can_talk(leader, node) {
+                self.stale.remove(&(node, slot));
+                self.resign(node, slot);
+            }
+        }
         for (slot, leader) in self.leaders.clone() {
             if !self.nodes[leader].alive {
                 continue;
@@ -343,9 +385,11 @@ impl Nodes {
 
     pub(crate) fn release_commits(&mut self) {
         self.hold_commits = false;
-        while let Some((node, slot, proposal, entry)) = self.held.pop_front() {
+        for (node, slot, proposal, entry) in std::mem::take(&mut self.held) {
             if self.leaders[&slot] == node {
                 self.append(slot, entry);
+            } else if self.stale.contains(&(node, slot)) {
+                self.held.push_back((node, slot, proposal, entry));
             } else {
                 self.slot_event(node, slot, Event::ProposeFailed { slot, proposal });
             }
@@ -441,7 +485,7 @@ impl Nodes {
                     }
                 }
                 Effect::Propose { slot, proposal, entry } => {
-                    if self.hold_commits {
+                    if self.hold_commits || self.stale.contains(&(node, slot)) {
                         self.held.push_back((node, slot, proposal, entry));
                     } else if self.leaders[&slot] == node {
                         self.append(slot, entry);
