@@ -303,8 +303,9 @@ impl Drop for Node {
         }
         if std::thread::panicking() {
             let log = self.log();
-            let lines: Vec<_> = log.lines().collect();
-            let last = lines.get(lines.len().saturating_sub(30)..).unwrap_or_default();
+            // Raft says a hundred times what its nodes say once.
+            let lines: Vec<_> = log.lines().filter(|line| !line.contains("【openraft")).collect();
+            let last = lines.get(lines.len().saturating_sub(20)..).unwrap_or_default();
             eprintln!("last words of the node at {:?}:\n  {}", self.place, last.join("\n  "));
             self.kept = true;
         }

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::{AGAIN, GIVE_UP, Phase, Route, World};
 use crate::cluster::Door;
+use crate::support::PATIENCE;
 use crate::support::api::Api;
 use crate::support::client::{Channel, GROUP, PERSON};
 use crate::support::history::{Conversation, Counts, Limits, Membership, Position, Presence, Read};
@@ -286,7 +287,7 @@ impl<'a> BackEnd<'a> {
         for (uid, channel) in groups.chain(persons) {
             for door in &doors {
                 let last = self.until(&format!("{channel:?} at {}", door.node), || {
-                    self.read(door, &uid, &channel, 1, true).ok()
+                    self.read(door, &uid, &channel, 1, true)
                 });
                 lasts.push((World::name(&uid, &channel), last));
             }
@@ -303,7 +304,7 @@ impl<'a> BackEnd<'a> {
         for uid in readers.chain(writers) {
             for door in &doors {
                 self.until(&format!("conversations of {uid} at {}", door.node), || {
-                    self.conversations(door, &uid, true).ok()
+                    self.conversations(door, &uid, true)
                 });
             }
         }
@@ -323,8 +324,16 @@ impl<'a> BackEnd<'a> {
         }
     }
 
-    fn until<T>(&self, what: &str, probe: impl FnMut() -> Option<T>) -> T {
-        crate::support::eventually(what, probe)
+    /// Asks until it is answered.
+    fn until<T>(&self, what: &str, mut probe: impl FnMut() -> io::Result<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            match probe() {
+                Ok(found) => return found,
+                Err(e) => assert!(Instant::now() < end, "{what}: {e}"),
+            }
+            std::thread::sleep(AGAIN);
+        }
     }
 
     fn all_pushed(&self, lasts: &[(String, u32)]) -> bool {
