@@ -77,12 +77,9 @@ impl Executor for NodeExecutor {
         if self.groups.status(slot).is_none() {
             self.router.learn(slot, leader);
         }
-        let served = match leader {
-            Some(leader) if leader == self.router.node() => self.groups.is_leading(slot),
-            Some(_) => true,
-            None => false,
-        };
-        self.health.set_served(slot, served);
+        let elsewhere = leader.filter(|leader| *leader != self.router.node());
+        let serves = leader.is_some() && self.groups.is_leading(slot);
+        self.health.set_leader(slot, elsewhere, serves);
         if let Some(running) = self.running.get().filter(|_| self.health.is_ready()) {
             running.wake();
         }

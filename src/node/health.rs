@@ -2,15 +2,19 @@
 //! as flags, and what became of the node.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     sync::{
-        OnceLock, PoisonError, RwLock,
+        Mutex, MutexGuard, OnceLock, PoisonError, RwLock,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
 
 use jindou_api::{Check, Fault, Health};
-use jindou_core::{id::SlotId, shard::CLUSTER_SLOT};
+use jindou_core::{
+    id::{NodeId, SlotId},
+    shard::CLUSTER_SLOT,
+};
 
 /// How long a slot may be without a leader before it counts against this node: an election is the
 /// cluster's matter, a longer silence means that this node is cut off (operations.md §3.10).
@@ -25,6 +29,10 @@ const NOW: u64 = u64::MAX;
 pub(super) struct NodeHealth {
     /// By slot, group 0 last: [`NOW`], [`NEVER`], or when its leader was lost, in ms of `origin`.
     slots: Box<[AtomicU64]>,
+    /// By slot, as far as they are on other nodes.
+    leaders: Mutex<BTreeMap<SlotId, NodeId>>,
+    /// Other nodes that are not reached.
+    away: Mutex<BTreeSet<NodeId>>,
     origin: Instant,
     draining: AtomicBool,
     /// What a node that starts waits for.
@@ -41,6 +49,8 @@ impl NodeHealth {
     pub(super) fn new(slot_count: u16, io_uring: bool, started_ms: i64) -> Self {
         Self {
             slots: (0..=slot_count).map(|_| AtomicU64::new(NEVER)).collect(),
+            leaders: Mutex::default(),
+            away: Mutex::default(),
             origin: Instant::now(),
             draining: AtomicBool::new(false),
             waiting: RwLock::default(),
@@ -55,8 +65,34 @@ impl NodeHealth {
         u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(NOW - 1).max(NEVER + 1)
     }
 
-    /// A slot's leader serves here or can be reached on another node, or not any more.
-    pub(super) fn set_served(&self, slot: SlotId, served: bool) {
+    /// Who leads a slot is known: this node (`None`) that serves it or not yet, or another one.
+    pub(super) fn set_leader(&self, slot: SlotId, elsewhere: Option<NodeId>, serves: bool) {
+        let mut leaders = lock(&self.leaders);
+        match elsewhere {
+            Some(node) => {
+                leaders.insert(slot, node);
+                self.set_served(slot, !lock(&self.away).contains(&node));
+            }
+            None => {
+                leaders.remove(&slot);
+                self.set_served(slot, serves);
+            }
+        }
+    }
+
+    /// Another node is reached, or is not any more.
+    pub(super) fn set_reached(&self, node: NodeId, reached: bool) {
+        let leaders = lock(&self.leaders);
+        let mut away = lock(&self.away);
+        let is_news = if reached { away.remove(&node) } else { away.insert(node) };
+        if is_news {
+            for (slot, _) in leaders.iter().filter(|(_, leader)| **leader == node) {
+                self.set_served(*slot, reached);
+            }
+        }
+    }
+
+    fn set_served(&self, slot: SlotId, served: bool) {
         let place = match slot {
             CLUSTER_SLOT => self.slots.last(),
             SlotId(slot) => self.slots.get(usize::from(slot)),
@@ -142,6 +178,11 @@ impl NodeHealth {
     }
 }
 
+/// A poisoned lock holds what it held: nothing in here panics half-way.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -180,6 +221,21 @@ mod tests {
         assert_eq!(health.report().fault, Some(Fault::NotReady));
         health.set_served(SlotId(0), true);
         assert_eq!(health.report().fault, None);
+    }
+
+    #[test]
+    fn a_leader_counts_while_its_node_is_reached() {
+        let health = NodeHealth::new(1, true, 0);
+        health.set_leader(CLUSTER_SLOT, None, true);
+        health.set_reached(NodeId(2), false);
+        health.set_leader(SlotId(0), Some(NodeId(2)), false);
+        assert!(!health.is_ready());
+        health.set_reached(NodeId(2), true);
+        assert!(health.is_ready());
+        health.set_reached(NodeId(2), false);
+        assert!(!health.is_ready());
+        health.set_leader(SlotId(0), Some(NodeId(3)), false);
+        assert!(health.is_ready());
     }
 
     #[test]

@@ -98,7 +98,7 @@ async fn run_to_end(
     let rules = Rules(Shard::new(id, parts.settings.clone(), seed));
     let waker = handle.waker();
     let (completions, completed) = completions(id, Arc::new(move || waker.wake()));
-    let inbound = Rc::new(Inbound::new(&handle));
+    let inbound = Rc::new(Inbound::new(&handle, &parts.health));
     let links = parts.cluster.links(&handle, inbound.clone());
     let groups = Groups::new(Setup {
         node: parts.settings.node,

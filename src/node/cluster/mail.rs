@@ -1,36 +1,37 @@
 //! Between the links and the shard: frames of groups, envelopes, letters, and word of the peers.
 
-use std::cell::OnceCell;
+use std::{cell::OnceCell, sync::Arc};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::LocalBoxFuture};
 use jindou_cluster::{AsyncRuntime as _, GroupId, Node, Runtime, Transport, TransportError};
 use jindou_core::{
     effect::{Event, PeerState, Place},
-    id::{NodeId, ShardAddr},
+    id::{NodeId, ShardAddr, ShardId},
     link::decode,
 };
 use jindou_net::{
     Handle,
-    link::{Answerer, HelloInfo, LinkError, LinkInbound, Links, Refusal},
+    link::{Answerer, HelloInfo, LinkError, LinkInbound, Links, Refusal, RefusalCode},
 };
 
 use super::{
     letters::{Answer, read_ask, to_bytes},
     office::Office,
 };
-use crate::node::executor::ShardGroups;
+use crate::node::{executor::ShardGroups, health::NodeHealth};
 
 /// What comes in on the links of a shard.
 pub(in crate::node) struct Inbound {
     handle: Handle,
+    health: Arc<NodeHealth>,
     /// Made after the links, which they use.
     inner: OnceCell<(ShardGroups, Office)>,
 }
 
 impl Inbound {
-    pub(in crate::node) fn new(handle: &Handle) -> Self {
-        Self { handle: handle.clone(), inner: OnceCell::new() }
+    pub(in crate::node) fn new(handle: &Handle, health: &Arc<NodeHealth>) -> Self {
+        Self { handle: handle.clone(), health: health.clone(), inner: OnceCell::new() }
     }
 
     /// The groups and the office are there.
@@ -78,10 +79,14 @@ impl LinkInbound for Inbound {
     }
 
     fn peer(&self, node: NodeId, state: PeerState) {
-        match state {
-            PeerState::Up { .. } => tracing::info!("node {} is reached", node.0),
-            PeerState::Down => tracing::warn!("node {} is not reached any more", node.0),
-            PeerState::Dead => tracing::warn!("node {} counts as dead", node.0),
+        self.health.set_reached(node, matches!(state, PeerState::Up { .. }));
+        // Each shard has links of its own; one line is enough.
+        if self.handle.shard() == ShardId(0) {
+            match state {
+                PeerState::Up { .. } => tracing::info!("node {} is reached", node.0),
+                PeerState::Down => tracing::warn!("node {} is not reached any more", node.0),
+                PeerState::Dead => tracing::warn!("node {} counts as dead", node.0),
+            }
         }
         if let Some(groups) = self.groups() {
             groups.peer(node, matches!(state, PeerState::Up { .. }));
@@ -102,7 +107,15 @@ impl LinkInbound for Inbound {
     }
 
     fn refused(&self, node: NodeId, refusal: &Refusal) {
+        if self.handle.shard() != ShardId(0) {
+            return;
+        }
         tracing::error!("node {} refuses this node: {refusal}", node.0);
+        let is_member = self.inner.get().is_some_and(|(_, office)| office.is_member());
+        if is_member && refusal.code == RefusalCode::NotMember {
+            // It has no links any more, and so nothing to serve: /health turns red by that.
+            self.health.set_waiting(Some(format!("node {} says: {refusal}", node.0)));
+        }
     }
 }
 

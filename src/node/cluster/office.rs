@@ -96,6 +96,11 @@ impl Office {
         }
     }
 
+    /// Whether this node belongs to a cluster.
+    pub(super) fn is_member(&self) -> bool {
+        self.0.document.read(|document| document.cluster_id != 0)
+    }
+
     /// Who has said hello, with the number of its cluster.
     pub(super) fn met(&self) -> BTreeMap<NodeId, u64> {
         self.0.gate.met()
