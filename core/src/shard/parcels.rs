@@ -366,15 +366,13 @@ impl Shard {
 
     fn take_back(&mut self, target: ShardAddr, slot: SlotId) {
         let slot_count = self.settings.slot_count;
-        // A home's own pushes stay good while it is the home.
-        let is_home = self.home_of(slot) == Some(self.me());
         let Some(outgoing) = self.parcels.outgoing.get_mut(&target) else {
             return;
         };
         let mut taken = Vec::new();
         let mut empty = Vec::new();
         for entry in &mut outgoing.queue {
-            let Some(Kept { content, parent, of }) = entry else {
+            let Some(Kept { content, parent, .. }) = entry else {
                 continue;
             };
             let gone = match content {
@@ -390,15 +388,10 @@ impl Shard {
                     taken.push((message.clone(), Whom::Base(base.clone()), *except, *parent));
                     true
                 }
-                Content::Push { message, .. } => {
-                    if let Some((part, except)) =
-                        of.take_if(|(part, _)| !is_home && part.slot == slot)
-                    {
-                        taken.push((message.clone(), Whom::Uids(part.uids), except, *parent));
-                    }
-                    false
-                }
-                Content::FanOut { .. } | Content::Kick { .. } | Content::SendBan { .. } => false,
+                Content::FanOut { .. }
+                | Content::Push { .. }
+                | Content::Kick { .. }
+                | Content::SendBan { .. } => false,
             };
             if gone {
                 empty.extend(entry.take());
@@ -410,6 +403,24 @@ impl Shard {
         }
         for kept in empty {
             self.release(kept.parent);
+        }
+    }
+
+    /// This shard is no home of the slot any more: what it has pushed for its own entries, and
+    /// nobody has taken, goes to the next home too, before anything that comes later.
+    pub(super) fn take_back_pushes(&mut self, slot: SlotId) {
+        let mut taken = Vec::new();
+        for outgoing in self.parcels.outgoing.values_mut() {
+            for kept in outgoing.queue.iter_mut().flatten() {
+                if let Content::Push { message, .. } = &kept.content
+                    && let Some((part, except)) = kept.of.take_if(|(part, _)| part.slot == slot)
+                {
+                    taken.push((message.clone(), part.uids, except, kept.parent));
+                }
+            }
+        }
+        for (message, uids, except, parent) in taken {
+            self.keep_homeless(slot, message, Whom::Uids(uids), except, parent);
         }
     }
 
