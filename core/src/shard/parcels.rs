@@ -101,6 +101,11 @@ pub(crate) struct Parcels {
 }
 
 impl Parcels {
+    /// Whether recipients of this slot wait for a home: nothing overtakes them.
+    pub(crate) fn has_homeless(&self, slot: SlotId) -> bool {
+        !self.homeless.is_empty() && self.homeless.contains_key(&slot)
+    }
+
     /// How many wait to be taken.
     pub(crate) fn count(&self) -> usize {
         self.count
@@ -119,7 +124,7 @@ impl Shard {
         let mut here = Vec::new();
         let mut away: Vec<(ShardAddr, Vec<Part>)> = Vec::new();
         for part in parts {
-            let waits = self.parcels.homeless.contains_key(&part.slot);
+            let waits = self.parcels.has_homeless(part.slot);
             match self.home_of(part.slot).filter(|_| !waits) {
                 Some(home) if home == self.me() => here.push(part.clone()),
                 Some(home) => match away.iter_mut().find(|(to, _)| *to == home) {
@@ -133,7 +138,7 @@ impl Shard {
             }
         }
         if !here.is_empty() {
-            self.add_job(message.clone(), here, except, parent);
+            self.add_job(message.clone(), here.into(), except, parent);
         }
         for (home, parts) in away {
             let message = message.clone();
@@ -150,7 +155,7 @@ impl Shard {
         parent: Parent,
     ) {
         let slot = base.slot(self.settings.slot_count);
-        let waits = self.parcels.homeless.contains_key(&slot);
+        let waits = self.parcels.has_homeless(slot);
         match self.home_of(slot).filter(|_| !waits) {
             Some(home) if home == self.me() => self.on_fan_out(message, base, except, parent),
             Some(home) => {
@@ -265,7 +270,7 @@ impl Shard {
                     }
                 }
                 if !parts.is_empty() {
-                    self.add_job(message, parts, except, parent);
+                    self.add_job(message, parts.into(), except, parent);
                 }
             }
             Content::FanOut { message, base, except } => {
