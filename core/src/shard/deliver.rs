@@ -7,10 +7,12 @@
 //! Every hop keeps the order of a channel's messages, so that each connection gets them in seq
 //! order (G6). How nothing is lost on the way: `parcels`.
 
+use std::sync::Arc;
+
 use super::{
     Shard,
     cache::Found,
-    channel::{Channel, plan_of, shown_channel},
+    channel::{Channel, Plan, plan_of, shown_channel},
     connection::Live,
     parcels::Parent,
     unacked::Unacked,
@@ -37,7 +39,7 @@ const RECIPIENTS_PER_STEP_MAX: usize = 8_192;
 #[derive(Debug)]
 pub(crate) struct Job {
     message: SharedMessage,
-    parts: Vec<Part>,
+    parts: Arc<[Part]>,
     /// The part that is worked on, and the place in it.
     part: usize,
     next: usize,
@@ -76,7 +78,7 @@ impl Shard {
                 },
             },
         };
-        self.deliver_parts(&message, &plan, except, parent);
+        self.deliver_plan(&message, &plan, except, parent);
     }
 
     /// A command message: to the recipients of its base channel.
@@ -107,7 +109,7 @@ impl Shard {
                 }
             }
         };
-        self.deliver_parts(&message, &plan, except, parent);
+        self.deliver_plan(&message, &plan, except, parent);
     }
 
     /// The base channel is loaded.
@@ -117,11 +119,32 @@ impl Shard {
         self.release(parent);
     }
 
+    /// Delivers to all of a plan; most often, on a node without peers, all homes are here.
+    fn deliver_plan(
+        &mut self,
+        message: &SharedMessage,
+        plan: &Plan,
+        except: Option<SessionAddr>,
+        parent: Parent,
+    ) {
+        let me = self.me();
+        let is_here = |part: &Part| {
+            self.leads(part.slot)
+                && self.home_of(part.slot) == Some(me)
+                && !self.parcels.has_homeless(part.slot)
+        };
+        if plan.iter().all(is_here) {
+            self.add_job(message.clone(), plan.clone(), except, parent);
+        } else {
+            self.deliver_parts(message, plan, except, parent);
+        }
+    }
+
     /// A message for uids whose home should be here.
     pub(super) fn add_job(
         &mut self,
         message: SharedMessage,
-        parts: Vec<Part>,
+        parts: Arc<[Part]>,
         except: Option<SessionAddr>,
         parent: Parent,
     ) {
@@ -156,14 +179,13 @@ impl Shard {
 
     /// The recipients of this slot have their home elsewhere: gives back the rest.
     pub(super) fn turn_away(&mut self, mut job: Job, slot: SlotId) -> Job {
-        job.parts.drain(..job.part);
-        if job.parts.first().is_some_and(|part| part.slot == slot) {
+        let left = job.parts.iter().skip(job.part);
+        if left.clone().next().is_some_and(|part| part.slot == slot) {
             job.next = 0;
         }
-        job.part = 0;
-        let (away, rest) = job.parts.into_iter().partition(|part| part.slot == slot);
-        job.parts = rest;
-        let away: Vec<Part> = away;
+        let (away, rest): (Vec<Part>, Vec<Part>) =
+            left.cloned().partition(|part| part.slot == slot);
+        (job.parts, job.part) = (rest.into(), 0);
         for part in away {
             self.not_home(job.message.clone(), part, job.except, job.parent);
         }
@@ -180,7 +202,7 @@ impl Shard {
         }
         let held = self.hold_if_early(part.slot, || Job {
             message: message.clone(),
-            parts: vec![part.clone()],
+            parts: [part.clone()].into(),
             part: 0,
             next: *next,
             except: *except,

@@ -205,6 +205,7 @@ impl Shard {
         if self.leads(slot) {
             return;
         }
+        self.take_back_pushes(slot);
         let held = self.homes.swap_remove(&slot).map(|home| home.held).unwrap_or_default();
         for job in held {
             let job = self.turn_away(job, slot);

@@ -302,6 +302,7 @@ impl Shard {
         let targets = state.outbox_targets();
         let kept: Vec<_> = state.recent.take(self.now.unix_ms).collect();
         self.begin_home(slot);
+        self.send_homeless(slot);
         // What the last leader may not have delivered (G8).
         for undelivered::Kept { index, message, recipients, .. } in kept {
             let parent = self.entry_parent(slot, index);

@@ -101,6 +101,11 @@ pub(crate) struct Parcels {
 }
 
 impl Parcels {
+    /// Whether recipients of this slot wait for a home: nothing overtakes them.
+    pub(crate) fn has_homeless(&self, slot: SlotId) -> bool {
+        !self.homeless.is_empty() && self.homeless.contains_key(&slot)
+    }
+
     /// How many wait to be taken.
     pub(crate) fn count(&self) -> usize {
         self.count
@@ -119,7 +124,7 @@ impl Shard {
         let mut here = Vec::new();
         let mut away: Vec<(ShardAddr, Vec<Part>)> = Vec::new();
         for part in parts {
-            let waits = self.parcels.homeless.contains_key(&part.slot);
+            let waits = self.parcels.has_homeless(part.slot);
             match self.home_of(part.slot).filter(|_| !waits) {
                 Some(home) if home == self.me() => here.push(part.clone()),
                 Some(home) => match away.iter_mut().find(|(to, _)| *to == home) {
@@ -133,7 +138,7 @@ impl Shard {
             }
         }
         if !here.is_empty() {
-            self.add_job(message.clone(), here, except, parent);
+            self.add_job(message.clone(), here.into(), except, parent);
         }
         for (home, parts) in away {
             let message = message.clone();
@@ -150,7 +155,7 @@ impl Shard {
         parent: Parent,
     ) {
         let slot = base.slot(self.settings.slot_count);
-        let waits = self.parcels.homeless.contains_key(&slot);
+        let waits = self.parcels.has_homeless(slot);
         match self.home_of(slot).filter(|_| !waits) {
             Some(home) if home == self.me() => self.on_fan_out(message, base, except, parent),
             Some(home) => {
@@ -265,7 +270,7 @@ impl Shard {
                     }
                 }
                 if !parts.is_empty() {
-                    self.add_job(message, parts, except, parent);
+                    self.add_job(message, parts.into(), except, parent);
                 }
             }
             Content::FanOut { message, base, except } => {
@@ -366,15 +371,13 @@ impl Shard {
 
     fn take_back(&mut self, target: ShardAddr, slot: SlotId) {
         let slot_count = self.settings.slot_count;
-        // A home's own pushes stay good while it is the home.
-        let is_home = self.home_of(slot) == Some(self.me());
         let Some(outgoing) = self.parcels.outgoing.get_mut(&target) else {
             return;
         };
         let mut taken = Vec::new();
         let mut empty = Vec::new();
         for entry in &mut outgoing.queue {
-            let Some(Kept { content, parent, of }) = entry else {
+            let Some(Kept { content, parent, .. }) = entry else {
                 continue;
             };
             let gone = match content {
@@ -390,15 +393,10 @@ impl Shard {
                     taken.push((message.clone(), Whom::Base(base.clone()), *except, *parent));
                     true
                 }
-                Content::Push { message, .. } => {
-                    if let Some((part, except)) =
-                        of.take_if(|(part, _)| !is_home && part.slot == slot)
-                    {
-                        taken.push((message.clone(), Whom::Uids(part.uids), except, *parent));
-                    }
-                    false
-                }
-                Content::FanOut { .. } | Content::Kick { .. } | Content::SendBan { .. } => false,
+                Content::FanOut { .. }
+                | Content::Push { .. }
+                | Content::Kick { .. }
+                | Content::SendBan { .. } => false,
             };
             if gone {
                 empty.extend(entry.take());
@@ -410,6 +408,24 @@ impl Shard {
         }
         for kept in empty {
             self.release(kept.parent);
+        }
+    }
+
+    /// This shard is no home of the slot any more: what it has pushed for its own entries, and
+    /// nobody has taken, goes to the next home too, before anything that comes later.
+    pub(super) fn take_back_pushes(&mut self, slot: SlotId) {
+        let mut taken = Vec::new();
+        for outgoing in self.parcels.outgoing.values_mut() {
+            for kept in outgoing.queue.iter_mut().flatten() {
+                if let Content::Push { message, .. } = &kept.content
+                    && let Some((part, except)) = kept.of.take_if(|(part, _)| part.slot == slot)
+                {
+                    taken.push((message.clone(), part.uids, except, kept.parent));
+                }
+            }
+        }
+        for (message, uids, except, parent) in taken {
+            self.keep_homeless(slot, message, Whom::Uids(uids), except, parent);
         }
     }
 

@@ -88,15 +88,18 @@ impl Shard {
         if !self.leads(slot) {
             return self.send_again(slot, &task, epoch);
         }
-        let gated = self.channels.get(&channel_id).map_or(0, |channel| channel.gated_count());
-        if gated.max(self.channels.waiting_count(&channel_id)) >= WAITING_SENDS_MAX {
+        let loaded = self.channels.get(&channel_id).map(|channel| channel.gated_count());
+        let waiting = loaded.unwrap_or_else(|| self.channels.waiting_count(&channel_id));
+        if waiting >= WAITING_SENDS_MAX {
             self.vars.shed += 1;
             return self.send_again(slot, &task, epoch);
         }
-        match self.channels.get_or_wait(&channel_id, || Waiting::Send(task.clone(), epoch)) {
-            Found::Ready(_) => {}
-            Found::Loading => return,
-            Found::Missing => return self.load_channel(channel_id),
+        if loaded.is_none() {
+            match self.channels.get_or_wait(&channel_id, || Waiting::Send(task.clone(), epoch)) {
+                Found::Ready(_) => {}
+                Found::Loading => return,
+                Found::Missing => return self.load_channel(channel_id),
+            }
         }
         match self.judge(&task) {
             Verdict::Now(code) => {
