@@ -205,8 +205,9 @@ fn wipe(run: &mut Run<'_, '_>) {
     run.cluster.wipe(victim);
     run.cluster.launch(victim);
     run.cluster.await_serving(victim);
-    run.cluster.await_spread();
+    let spread = run.cluster.await_spread();
     run.world.healed(fault);
+    run.world.spread(spread);
     run.calm();
     kill(run, &order[1..2], true);
 }

@@ -101,20 +101,6 @@ impl<'a> Writer<'a> {
         Some(Wish { channel, client_msg_no, payload, wanted })
     }
 
-    fn attempt(&self, wish: &Wish, connection: u64, place: u64) -> Attempt {
-        Attempt {
-            channel: World::name(&self.plan.uid, &wish.channel),
-            sender: self.plan.uid.clone(),
-            client_msg_no: wish.client_msg_no.clone(),
-            payload: wish.payload.clone(),
-            connection,
-            place,
-            wanted: wish.wanted,
-            sent: self.world.now(),
-            outcome: Outcome::Unknown,
-        }
-    }
-
     fn record(&self, attempt: Attempt) {
         self.world.record(|h| h.attempts.push(attempt));
     }
@@ -133,7 +119,7 @@ impl<'a> Writer<'a> {
             };
             if let Some(wish) = wish {
                 place += 1;
-                let attempt = self.attempt(&wish, connection, place);
+                let attempt = attempt(self.world, self.plan, &wish, connection, place);
                 let written = client.send(&wish.channel, &wish.client_msg_no, &wish.payload);
                 let client_seq = *written.as_ref().unwrap_or(&0);
                 flying.push_back(Flying { client_seq, wish, attempt, since: Instant::now() });
@@ -202,42 +188,62 @@ impl<'a> Writer<'a> {
         self.record(one.attempt);
     }
 
-    /// Sends over HTTP, one after the other, and again until it is answered.
+    /// Sends over HTTP, a request on its own for each message, and again until it is answered.
     fn run_http(&mut self) {
-        while self.world.phase() == Phase::Running {
-            let Some(wish) = self.next_wish() else {
-                thread::sleep(self.wait());
-                continue;
-            };
-            self.again.push_back((Instant::now(), wish.clone()));
-            while !self.is_done() {
-                if self.post(&wish) {
-                    self.again.clear();
-                    break;
+        let (world, plan) = (self.world, self.plan);
+        thread::scope(|scope| {
+            while world.phase() == Phase::Running {
+                match self.next_wish() {
+                    Some(wish) => {
+                        let at = self.route.below(world.doors().len());
+                        let route = Route::new(world, at, self.route.dice.next_u64());
+                        scope.spawn(move || insist(world, plan, route, &wish));
+                    }
+                    None => thread::sleep(self.wait()),
                 }
-                thread::sleep(AGAIN);
             }
-        }
+        });
     }
+}
 
-    /// One request; whether it was answered with success.
-    fn post(&mut self, wish: &Wish) -> bool {
-        let (api, node) = self.route.api();
-        let body = Api::message(&self.plan.uid, &wish.channel, &wish.client_msg_no, &wish.payload);
-        let mut attempt = self.attempt(wish, self.world.connection(), 0);
+/// Posts a message until that is answered with success.
+fn insist(world: &World, plan: &WriterPlan, mut route: Route<'_>, wish: &Wish) {
+    let mut draining = None;
+    loop {
+        let (api, node) = route.api();
+        let body = Api::message(&plan.uid, &wish.channel, &wish.client_msg_no, &wish.payload);
+        let mut attempt = attempt(world, plan, wish, world.connection(), 0);
         let (start, sent) = (Instant::now(), attempt.sent);
         let answer = api.ask("/message/send", &body);
-        if start.elapsed() >= GIVE_UP {
-            self.world.silent("/message/send", node, sent);
+        if answer.is_err() && start.elapsed() >= GIVE_UP {
+            world.silent("/message/send", node, sent);
         }
         let id = answer.ok().and_then(|answer| answer["data"]["message_id"].as_i64());
-        match id {
-            Some(id) => {
-                attempt.outcome = Outcome::Acked { at: self.world.now(), id, seq: None };
-            }
-            None => self.route.leave(),
+        if let Some(id) = id {
+            attempt.outcome = Outcome::Acked { at: world.now(), id, seq: None };
         }
-        self.record(attempt);
-        id.is_some()
+        world.record(|h| h.attempts.push(attempt));
+        if world.phase() > Phase::Running {
+            draining.get_or_insert_with(Instant::now);
+        }
+        if id.is_some() || draining.is_some_and(|since| since.elapsed() > DRAIN_MAX) {
+            return;
+        }
+        route.leave();
+        thread::sleep(AGAIN);
+    }
+}
+
+fn attempt(world: &World, plan: &WriterPlan, wish: &Wish, connection: u64, place: u64) -> Attempt {
+    Attempt {
+        channel: World::name(&plan.uid, &wish.channel),
+        sender: plan.uid.clone(),
+        client_msg_no: wish.client_msg_no.clone(),
+        payload: wish.payload.clone(),
+        connection,
+        place,
+        wanted: wish.wanted,
+        sent: world.now(),
+        outcome: Outcome::Unknown,
     }
 }
