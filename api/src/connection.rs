@@ -2,8 +2,8 @@
 
 use futures::future::join_all;
 use jindou_core::{
-    id::{ConnId, Name, ShardId},
-    request::{ConnectionInfo, Reply, Request, Target},
+    id::{ConnId, Name, NodeId, ShardId},
+    request::{ConnectionInfo, Failure, Reply, Request, Target},
 };
 use serde::Serialize;
 
@@ -90,14 +90,17 @@ fn device(flag: u8, level: u8) -> String {
     format!("{name}({level})")
 }
 
-/// Every connection of this node, from all shards.
-pub(crate) async fn all<N: Node>(api: &Api<N>) -> Result<Vec<ConnectionInfo>, Refusal> {
+/// Every connection of a node, from all shards; nodes of a cluster have the same number of them.
+pub(crate) async fn all<N: Node>(
+    api: &Api<N>,
+    node_id: u64,
+) -> Result<Vec<ConnectionInfo>, Refusal> {
     let asked = (0..api.node.shards())
-        .map(|shard| api.node.ask(Target::Shard(ShardId(shard)), Request::Connections));
+        .map(|shard| api.node.ask(shard_at(api, node_id, ShardId(shard)), Request::Connections));
     let mut connections = Vec::new();
     for reply in join_all(asked).await {
         let Reply::Connections(of_shard) = reply else {
-            return Err(Refusal::by(&reply, ""));
+            return Err(unknown_node(&reply, "节点不存在！"));
         };
         connections.extend(of_shard);
     }
@@ -124,12 +127,9 @@ struct ConnzJson {
 /// GET /connz. `total` counts every socket; shown are those past CONNECT.
 pub(crate) async fn connz<N: Node>(api: &Api<N>, call: &Call) -> Answer {
     let query = &call.query;
-    if !is_here(api, query.unsigned("node_id")) {
-        return Err(Refusal::Rule("节点不存在！"));
-    }
     let offset = usize::try_from(query.signed("offset")).unwrap_or(0);
     let limit = limit(query.signed("limit"));
-    let mut connections = all(api).await?;
+    let mut connections = all(api, query.unsigned("node_id")).await?;
     let total = connections.len();
     let now_ms = api.node.now().unix_ms;
     connections.retain(|info| info.live && info.uid.contains(query.text("uid")));
@@ -196,7 +196,10 @@ body! {
 pub(crate) async fn end<N: Node>(api: &Api<N>, call: &Call, kick: bool) -> Answer {
     let body: EndBody = read(&call.body)?;
     if !is_here(api, body.op_node_id) {
-        return Err(Refusal::Rule("node not found"));
+        let view = api.node.cluster().await.map_err(Refusal::Told)?;
+        if view.member(NodeId(body.op_node_id)).is_none() {
+            return Err(Refusal::Rule("node not found"));
+        }
     }
     if body.conn_id == 0 {
         return Err(Refusal::Rule("conn_id is 0"));
@@ -204,11 +207,30 @@ pub(crate) async fn end<N: Node>(api: &Api<N>, call: &Call, kick: bool) -> Answe
     let Ok(conn) = u64::try_from(body.conn_id).map(ConnId) else {
         return Ok(ok());
     };
-    if !is_here(api, body.node_id) || conn.shard().0 >= api.node.shards() {
+    let node_id = if body.node_id == 0 { body.op_node_id } else { body.node_id };
+    if is_here(api, node_id) && conn.shard().0 >= api.node.shards() {
         return Ok(ok());
     }
     let request = Request::EndConnection { uid: body.uid.into(), conn, kick };
-    done(&api.node.ask(Target::Shard(conn.shard()), request).await, "")
+    let reply = api.node.ask(shard_at(api, node_id, conn.shard()), request).await;
+    match reply {
+        // A node that is not there has no connections.
+        Reply::Failed(Failure::NoLeader) if !is_here(api, node_id) => Ok(ok()),
+        reply => done(&reply, ""),
+    }
+}
+
+/// A shard of the node that a request names.
+fn shard_at<N: Node>(api: &Api<N>, node_id: u64, shard: ShardId) -> Target {
+    if is_here(api, node_id) { Target::Shard(shard) } else { Target::Node(NodeId(node_id), shard) }
+}
+
+/// The refusal when a node does not answer: nobody knows it, or it can't be reached.
+fn unknown_node(reply: &Reply, text: &'static str) -> Refusal {
+    match reply {
+        Reply::Failed(Failure::NoLeader) => Refusal::Rule(text),
+        _ => Refusal::by(reply, ""),
+    }
 }
 
 #[cfg(test)]

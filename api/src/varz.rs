@@ -74,7 +74,7 @@ pub(crate) async fn varz<N: Node>(api: &Api<N>, call: &Call) -> Answer {
     let sum = |value: fn(&Vars) -> u64| shards.iter().map(value).sum::<u64>();
     let now_ms = api.node.now().unix_ms;
     let conns = if call.query.text("show") == "conn" {
-        let mut live = connection::all(api).await?;
+        let mut live = connection::all(api, 0).await?;
         live.retain(|info| info.live);
         live.sort_by_key(|info| (Reverse(info.traffic.messages_in), info.opened_ms, info.conn));
         let limit = connection::limit(call.query.signed("conn_limit"));

@@ -8,6 +8,9 @@ use jindou_net::{DriverChoice, HttpSettings, NetSettings};
 
 use crate::config::{Config, Driver};
 
+/// A client or back end has an answer within this time, if only that nobody knows.
+const REQUEST_MS_MAX: u64 = 5_000;
+
 fn ms(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -39,7 +42,7 @@ pub(super) fn core(config: &Config) -> Settings {
         retry_ms: ms(retry.retry_interval),
         retry_scan_ms: ms(retry.retry_scan_interval),
         retry_count_max: u8::try_from(retry.retry_max).unwrap_or(u8::MAX),
-        request_ms: ms(config.cluster.request_timeout),
+        request_ms: ms(config.cluster.request_timeout).min(REQUEST_MS_MAX),
         dedupe_count_max: config.dedupe.count_max,
         dedupe_ms: i64::try_from(config.dedupe.time_max.as_millis()).unwrap_or(i64::MAX),
         accumulator_size_max: limits.accumulator_max,

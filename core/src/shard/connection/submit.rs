@@ -159,6 +159,13 @@ impl Shard {
         };
         self.vars.sendacks += 1;
         let mut rpc_id = None;
+        // The next leader may deliver the message again, and does not know who sent it.
+        if self.has_peers()
+            && seq > 0
+            && let Some(live) = entry.link.session.live_mut()
+        {
+            live.is_pushed(message_id);
+        }
         if let Some(live) = entry.link.session.live_mut()
             && let Some(place) = live.rpc_ids.iter().position(|(number, _)| *number == rpc)
         {
