@@ -90,7 +90,7 @@ impl Shard {
         parent: Parent,
     ) {
         let slots = self.settings.slot_count;
-        if !self.leads(base.slot(slots)) {
+        if !self.is_home(base.slot(slots)) {
             return self.not_base(message, base, except, parent);
         }
         let plan = if matches!(base.kind, kind::PERSON | kind::AGENT) {
@@ -127,12 +127,8 @@ impl Shard {
         except: Option<SessionAddr>,
         parent: Parent,
     ) {
-        let me = self.me();
-        let is_here = |part: &Part| {
-            self.leads(part.slot)
-                && self.home_of(part.slot) == Some(me)
-                && !self.parcels.has_homeless(part.slot)
-        };
+        let is_here =
+            |part: &Part| self.is_home(part.slot) && !self.parcels.has_homeless(part.slot);
         if plan.iter().all(is_here) {
             self.add_job(message.clone(), plan.clone(), except, parent);
         } else {
@@ -196,7 +192,7 @@ impl Shard {
     fn deliver_part(&mut self, job: &Job, part: &Part, budget: usize) -> usize {
         let Job { message, next, except, parent, .. } = job;
         let rest = part.uids.len() - next;
-        if !self.leads(part.slot) {
+        if !self.is_home(part.slot) {
             self.not_home(message.clone(), part.clone(), *except, *parent);
             return rest;
         }

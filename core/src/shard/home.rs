@@ -199,12 +199,10 @@ impl Shard {
         self.open_home_if_complete(slot);
     }
 
-    /// This shard does not lead the slot: what waited goes another way, before anything that comes
+    /// This shard does not lead the slot, or another node does with a higher term, of which the
+    /// replica here has not heard yet: what waited goes another way, before anything that comes
     /// later.
     pub(super) fn close_home(&mut self, slot: SlotId) {
-        if self.leads(slot) {
-            return;
-        }
         self.take_back_pushes(slot);
         let held = self.homes.swap_remove(&slot).map(|home| home.held).unwrap_or_default();
         for job in held {

@@ -85,6 +85,11 @@ impl Shard {
         Some(ShardAddr { node, shard: ShardId::of(slot, shard_count) })
     }
 
+    /// Whether this shard leads the slot, and nobody is known to lead it with a higher term.
+    pub(super) fn is_home(&self, slot: SlotId) -> bool {
+        self.leads(slot) && self.leader_of(slot) == Some(self.settings.node)
+    }
+
     /// Whether what is sent to the slot's leader now has a way to go.
     pub(super) fn can_reach(&self, slot: SlotId) -> bool {
         !self.routes.moved.contains(&slot)
