@@ -9,7 +9,7 @@
 //! the next home. On a node without peers nothing is numbered: rings lose nothing, and what dies
 //! dies together.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
 use super::{
     Shard,
@@ -83,7 +83,7 @@ struct Homeless {
 
 #[derive(Debug)]
 enum Whom {
-    Uids(std::sync::Arc<[Name]>),
+    Uids(Arc<[Name]>),
     Base(ChannelId),
 }
 
@@ -424,6 +424,9 @@ impl Shard {
                 }
             }
         }
+        // Several shards may have parts of one message: each channel's go in the order of seqs.
+        taken.sort_by_key(|(message, ..)| (message.seq, message.id));
+        taken.dedup_by_key(|(message, uids, ..)| (message.id, Arc::as_ptr(uids)));
         for (message, uids, except, parent) in taken {
             self.keep_homeless(slot, message, Whom::Uids(uids), except, parent);
         }
