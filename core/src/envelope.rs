@@ -199,8 +199,8 @@ pub enum Content {
         message: SharedMessage,
         /// The recipients.
         parts: Vec<Part>,
-        /// The session that sent it and gets no RECV.
-        except: Option<SessionAddr>,
+        /// Who gets no RECV.
+        except: Except,
     },
     /// To the slot of a base channel: deliver a command message to its recipients.
     FanOut {
@@ -209,8 +209,8 @@ pub enum Content {
         message: SharedMessage,
         /// The base channel.
         base: ChannelId,
-        /// The session that sent it.
-        except: Option<SessionAddr>,
+        /// Who gets no RECV.
+        except: Except,
     },
     /// To the shard of these connections.
     Push {
@@ -235,6 +235,36 @@ pub enum Content {
         /// Whether the user may not send.
         banned: bool,
     },
+}
+
+/// Which sessions of the recipients get no RECV.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Except {
+    /// All get it.
+    None,
+    /// The one that sent it.
+    Sender(SessionAddr),
+    /// Those that logged in after this Unix time in ms. A new leader delivers again what may not have
+    /// been; the message was committed before, so they have read it, or can (G7), and newer ones may
+    /// have come to them already (G6).
+    Since(i64),
+}
+
+impl Except {
+    /// Whether this session is left out.
+    pub fn leaves_out(self, session: SessionAddr, since_ms: i64) -> bool {
+        match self {
+            Self::None => false,
+            Self::Sender(sender) => sender == session,
+            Self::Since(ms) => since_ms > ms,
+        }
+    }
+}
+
+impl From<Option<SessionAddr>> for Except {
+    fn from(sender: Option<SessionAddr>) -> Self {
+        sender.map_or(Self::None, Self::Sender)
+    }
 }
 
 /// What the sender of a parcel wants to hear back.

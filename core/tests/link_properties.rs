@@ -9,8 +9,8 @@ use jindou_core::{
     code::Code,
     entry::{ChannelRef, ConversationAction, ConversationChange},
     envelope::{
-        Announced, Answer, Ask, Content, Envelope, Epoch, Login, Origin, Part, Question, Receipt,
-        SendOutcome, SendTask,
+        Announced, Answer, Ask, Content, Envelope, Epoch, Except, Login, Origin, Part, Question,
+        Receipt, SendOutcome, SendTask,
     },
     id::{ChannelId, ConnId, Name, NodeId, SessionAddr, ShardAddr, ShardId, SlotId},
     link,
@@ -66,6 +66,14 @@ impl Stuff {
         SessionAddr { node: NodeId(self.number), conn: ConnId(self.number / 3) }
     }
 
+    fn except(&self) -> Except {
+        match self.small % 3 {
+            0 => Except::None,
+            1 => Except::Sender(self.session()),
+            _ => Except::Since(self.time()),
+        }
+    }
+
     fn some<T>(&self, value: T) -> Option<T> {
         self.flag.then_some(value)
     }
@@ -112,7 +120,7 @@ impl Stuff {
     }
 
     fn contents(&self) -> Vec<Content> {
-        let (message, except) = (Arc::new(self.message()), self.some(self.session()));
+        let (message, except) = (Arc::new(self.message()), self.except());
         let (conn, text) = (ConnId(self.number), self.some(self.name.clone()));
         vec![
             Content::Deliver { message: message.clone(), parts: self.parts(), except },

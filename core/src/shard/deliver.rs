@@ -21,8 +21,8 @@ use super::{
 use crate::{
     channel_info::kind,
     effect::Outbox,
-    envelope::Part,
-    id::{ChannelId, ConnId, Name, SYSTEM_UID, SessionAddr, ShardAddr, SlotId},
+    envelope::{Except, Part},
+    id::{ChannelId, ConnId, Name, SYSTEM_UID, ShardAddr, SlotId},
     map::Map,
     message::SharedMessage,
     row::ChannelRows,
@@ -43,7 +43,7 @@ pub(crate) struct Job {
     /// The part that is worked on, and the place in it.
     part: usize,
     next: usize,
-    except: Option<SessionAddr>,
+    except: Except,
     pub(crate) parent: Parent,
 }
 
@@ -64,7 +64,7 @@ impl Shard {
         &mut self,
         message: SharedMessage,
         recipients: Option<Vec<Name>>,
-        except: Option<SessionAddr>,
+        except: Except,
         parent: Parent,
     ) {
         let slots = self.settings.slot_count;
@@ -86,7 +86,7 @@ impl Shard {
         &mut self,
         message: SharedMessage,
         base: ChannelId,
-        except: Option<SessionAddr>,
+        except: Except,
         parent: Parent,
     ) {
         let slots = self.settings.slot_count;
@@ -124,7 +124,7 @@ impl Shard {
         &mut self,
         message: &SharedMessage,
         plan: &Plan,
-        except: Option<SessionAddr>,
+        except: Except,
         parent: Parent,
     ) {
         let is_here =
@@ -141,7 +141,7 @@ impl Shard {
         &mut self,
         message: SharedMessage,
         parts: Arc<[Part]>,
-        except: Option<SessionAddr>,
+        except: Except,
         parent: Parent,
     ) {
         self.hold(parent);
@@ -217,7 +217,7 @@ impl Shard {
         for uid in part.uids.iter().skip(*next).take(count) {
             for presence in home.users.get(uid).into_iter().flatten() {
                 let session = presence.session;
-                if Some(session) == *except {
+                if except.leaves_out(session, presence.since_ms) {
                     continue;
                 }
                 let shard = Self::shard_of_session(session);
@@ -306,7 +306,7 @@ impl Shard {
 pub(crate) struct FanOut {
     message: SharedMessage,
     base: ChannelId,
-    except: Option<SessionAddr>,
+    except: Except,
     parent: Parent,
 }
 

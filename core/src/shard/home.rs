@@ -29,7 +29,7 @@ pub(crate) struct Presence {
     pub(crate) device_flag: u8,
     level: u8,
     device_id: Name,
-    since_ms: i64,
+    pub(crate) since_ms: i64,
 }
 
 /// The sessions of a slot's users.
@@ -43,6 +43,8 @@ pub(crate) struct Home {
     is_open: bool,
     /// Deliveries that wait until it serves.
     held: VecDeque<Job>,
+    /// Shards that announce too late, with their sessions that this home has let in itself.
+    late: Map<ShardAddr, Set<SessionAddr>>,
 }
 
 /// The level of a device that may end the sessions of others.
@@ -338,13 +340,31 @@ impl Shard {
     ) {
         let home = self.homes.entry(slot).or_default();
         if first {
+            let mut known = Set::default();
             home.users.retain(|_, sessions| {
-                sessions.retain(|presence| Self::shard_of_session(presence.session) != from);
+                sessions.retain(|presence| {
+                    let is_theirs = Self::shard_of_session(presence.session) == from;
+                    if is_theirs {
+                        known.insert(presence.session);
+                    }
+                    !is_theirs
+                });
                 !sessions.is_empty()
             });
+            home.late.swap_remove(&from);
+            if home.is_open && !home.announced.contains_key(&from) {
+                home.late.insert(from, known);
+            }
         }
         for Announced { uid, conn, device_flag, level, device_id, since_ms } in sessions {
             let session = SessionAddr { node: from.node, conn };
+            // Pushes went by while this home did not know of it: it must come again and read (G8).
+            let late = self.homes.get(&slot).and_then(|home| home.late.get(&from));
+            if late.is_some_and(|known| !known.contains(&session)) {
+                let content = Content::Kick { conn, text: None };
+                self.send_parcel(from, content, super::parcels::Parent::None);
+                continue;
+            }
             let new = Presence { session, device_flag, level, device_id, since_ms };
             let known = self.homes.get(&slot).and_then(|home| home.users.get(&uid));
             let younger = known.into_iter().flatten().find_map(|old| {
@@ -363,6 +383,7 @@ impl Shard {
         if last {
             if let Some(home) = self.homes.get_mut(&slot) {
                 home.announced.insert(from, term);
+                home.late.swap_remove(&from);
             }
             self.open_home_if_complete(slot);
         }

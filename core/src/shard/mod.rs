@@ -56,7 +56,7 @@ use crate::{
     channel_info::kind,
     code::Code,
     effect::{Effect, Event, Inbox, Now, Outbox, ReadId, Stepped},
-    envelope::{Envelope, Epoch, Origin, SendTask},
+    envelope::{Envelope, Epoch, Except, Origin, SendTask},
     id::{ChannelId, ConnId, Name, ShardAddr, ShardId, SlotId},
     map::{Map, Set},
     request::{RequestToken, Vars},
@@ -304,9 +304,9 @@ impl Shard {
         self.begin_home(slot);
         self.send_homeless(slot);
         // What the last leader may not have delivered (G8).
-        for undelivered::Kept { index, message, recipients, .. } in kept {
+        for undelivered::Kept { index, applied_ms, message, recipients, .. } in kept {
             let parent = self.entry_parent(slot, index);
-            self.deliver(message, recipients, None, parent);
+            self.deliver(message, recipients, Except::Since(applied_ms), parent);
         }
         self.send_outbox(slot, &targets);
         self.mark_dirty(slot);

@@ -111,6 +111,7 @@ impl Shard {
     /// else. Returns when to look again.
     pub(super) fn look_after_outboxes(&mut self) {
         let now = self.now.mono_ms;
+        let has_peers = self.has_peers();
         let slots: Vec<SlotId> = self.slots.keys().copied().collect();
         for slot in slots {
             let Some(state) = self.slots.get_mut(&slot) else {
@@ -128,12 +129,21 @@ impl Shard {
             for target in &overdue {
                 state.sending.swap_remove(target);
             }
-            let forget: Vec<(Command, Waiter)> = std::mem::take(&mut state.taken)
+            let mut forget: Vec<(Command, Waiter)> = std::mem::take(&mut state.taken)
                 .into_iter()
                 .map(|(target, index)| {
                     (Command::OutboxDone { target: target.0, index }, Waiter::Nobody)
                 })
                 .collect();
+            // Nothing else goes to the followers that could take the word along.
+            let is_quiet = state.proposals.is_empty() && state.accumulator.commands.is_empty();
+            if has_peers
+                && is_quiet
+                && state.undelivered.is_untold()
+                && let Some(index) = state.undelivered.news(state.applied)
+            {
+                forget.push((Command::Delivered { index }, Waiter::Nobody));
+            }
             self.send_outbox(slot, &overdue);
             if !forget.is_empty() {
                 let _ = self.offer(slot, forget);

@@ -16,7 +16,7 @@ use super::{
     routes::{RETRY_MS, WHEN_TOLD},
 };
 use crate::{
-    envelope::{Content, Envelope, Epoch, Part, Receipt},
+    envelope::{Content, Envelope, Epoch, Except, Part, Receipt},
     id::{ChannelId, ConnId, Name, NodeId, SessionAddr, ShardAddr, ShardId, SlotId},
     map::{Map, Set},
     message::SharedMessage,
@@ -44,7 +44,7 @@ struct Kept {
     parent: Parent,
     /// For a push that this shard made of its own entry: for whom. If their home moves before it
     /// is taken, the next home must have it before anything that comes later.
-    of: Option<(Part, Option<SessionAddr>)>,
+    of: Option<(Part, Except)>,
 }
 
 /// Parcels to one shard.
@@ -76,7 +76,7 @@ struct Incoming {
 struct Homeless {
     message: SharedMessage,
     to: Whom,
-    except: Option<SessionAddr>,
+    except: Except,
     parent: Parent,
     until_ms: u64,
 }
@@ -118,7 +118,7 @@ impl Shard {
         &mut self,
         message: &SharedMessage,
         parts: &[Part],
-        except: Option<SessionAddr>,
+        except: Except,
         parent: Parent,
     ) {
         let mut here = Vec::new();
@@ -151,7 +151,7 @@ impl Shard {
         &mut self,
         message: SharedMessage,
         base: ChannelId,
-        except: Option<SessionAddr>,
+        except: Except,
         parent: Parent,
     ) {
         let slot = base.slot(self.settings.slot_count);
@@ -175,7 +175,7 @@ impl Shard {
         &mut self,
         to: ShardAddr,
         (message, conns): (SharedMessage, Vec<ConnId>),
-        (part, except): (&Part, Option<SessionAddr>),
+        (part, except): (&Part, Except),
         parent: Parent,
     ) {
         let of = matches!(parent, Parent::Entry(..)).then(|| (part.clone(), except));
@@ -187,7 +187,7 @@ impl Shard {
         to: ShardAddr,
         content: Content,
         parent: Parent,
-        of: Option<(Part, Option<SessionAddr>)>,
+        of: Option<(Part, Except)>,
     ) {
         let of_session = matches!(
             content,
@@ -300,7 +300,7 @@ impl Shard {
         &mut self,
         message: SharedMessage,
         part: Part,
-        except: Option<SessionAddr>,
+        except: Except,
         parent: Parent,
     ) {
         match parent {
@@ -316,7 +316,7 @@ impl Shard {
         &mut self,
         message: SharedMessage,
         base: ChannelId,
-        except: Option<SessionAddr>,
+        except: Except,
         parent: Parent,
     ) {
         let slot = base.slot(self.settings.slot_count);
@@ -437,7 +437,7 @@ impl Shard {
         slot: SlotId,
         message: SharedMessage,
         to: Whom,
-        except: Option<SessionAddr>,
+        except: Except,
         parent: Parent,
     ) {
         self.hold(parent);

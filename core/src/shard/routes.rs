@@ -222,7 +222,17 @@ impl Shard {
                 self.forget_sessions_of(node);
                 self.drop_session_parcels(node);
                 self.open_complete_homes();
+                self.end_sessions_if_cut_off();
             }
+        }
+    }
+
+    /// With most of the other nodes gone this one can serve nobody: its clients are better off on
+    /// another, which they look for when their connection ends (G12).
+    fn end_sessions_if_cut_off(&mut self) {
+        let up = self.routes.peers.values().filter(|peer| peer.up).count() + 1;
+        if 2 * up <= self.routes.peers.len() + 1 {
+            self.end_all_connections();
         }
     }
 

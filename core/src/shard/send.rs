@@ -217,7 +217,7 @@ impl Shard {
                 let mut message = message.clone();
                 message.timestamp = self.now.unix_ms.div_euclid(1000);
                 let recipients = task.recipients.clone();
-                self.deliver(message.into(), recipients, sender.session, Parent::None);
+                self.deliver(message.into(), recipients, sender.session.into(), Parent::None);
             }
             return;
         }

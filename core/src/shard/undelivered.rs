@@ -15,6 +15,8 @@ const RECENT_MS: i64 = 10_000;
 pub(crate) struct Undelivered {
     /// Index of an entry and what is left to do for it, ascending.
     entries: VecDeque<(u64, u32)>,
+    /// The last entry for which there was something to do.
+    last: u64,
     /// The index up to which followers were told.
     told: u64,
 }
@@ -32,6 +34,7 @@ impl Undelivered {
 
     /// One thing more is to do for an entry.
     pub(crate) fn hold(&mut self, index: u64) {
+        self.last = self.last.max(index);
         match self.place(index) {
             Ok(place) => {
                 if let Some((_, count)) = self.entries.get_mut(place) {
@@ -54,6 +57,11 @@ impl Undelivered {
         }
     }
 
+    /// Whether followers would deliver something again that is delivered.
+    pub(crate) fn is_untold(&self) -> bool {
+        self.entries.is_empty() && self.told < self.last
+    }
+
     /// News for followers: the index up to which everything is delivered, given that entries up to
     /// `applied` are applied.
     pub(crate) fn news(&mut self, applied: u64) -> Option<u64> {
@@ -70,6 +78,8 @@ impl Undelivered {
 pub(crate) struct Kept {
     pub(crate) index: u64,
     time_ms: i64,
+    /// Unix ms at this replica: it was committed before.
+    pub(crate) applied_ms: i64,
     pub(crate) message: SharedMessage,
     pub(crate) recipients: Option<Vec<Name>>,
 }
@@ -90,12 +100,11 @@ impl Recent {
     /// A message of an entry that another has proposed.
     pub(crate) fn push(
         &mut self,
-        index: u64,
-        time_ms: i64,
+        (index, time_ms, applied_ms): (u64, i64, i64),
         message: SharedMessage,
         recipients: Option<Vec<Name>>,
     ) {
-        let kept = Kept { index, time_ms, message, recipients };
+        let kept = Kept { index, time_ms, applied_ms, message, recipients };
         self.size += size_of(&kept);
         self.queue.push_back(kept);
         while self.size > RECENT_SIZE_MAX
@@ -142,7 +151,9 @@ mod tests {
         undelivered.release(3);
         assert_eq!(undelivered.news(6), None);
         undelivered.release(3);
+        assert!(undelivered.is_untold());
         assert_eq!(undelivered.news(6), Some(6));
         assert_eq!(undelivered.news(6), None);
+        assert!(!undelivered.is_untold());
     }
 }

@@ -251,9 +251,11 @@ impl Shard {
                     | Waiter::Token { .. }
                     | Waiter::Outbox { .. } => None,
                 };
+                let except = except.into();
                 gathered.deliveries.push(Delivery { message, recipients, except });
             } else if has_peers {
-                state.recent.push(index, time_ms, message, recipients);
+                let applied_ms = self.now.unix_ms;
+                state.recent.push((index, time_ms, applied_ms), message, recipients);
             }
         }
         Outcome::Sent { message_id, seq }

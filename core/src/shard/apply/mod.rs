@@ -16,7 +16,8 @@ use super::{
 use crate::{
     effect::{Committed, Effect},
     entry::{self, Command, ConversationChange, Entry, EntryHead, NewMessage},
-    id::{ChannelId, LogId, Name, SessionAddr, SlotId},
+    envelope::Except,
+    id::{ChannelId, LogId, Name, SlotId},
     map::Map,
     message::SharedMessage,
     row::{DedupeRecord, Persist, Row},
@@ -40,7 +41,7 @@ struct Gathered {
 struct Delivery {
     message: SharedMessage,
     recipients: Option<Vec<Name>>,
-    except: Option<SessionAddr>,
+    except: Except,
 }
 
 impl Shard {

@@ -385,6 +385,14 @@ impl Shard {
     }
 
     /// The connection ends: what was written leaves first.
+    /// Ends every connection, without a frame: clients look for another node.
+    pub(in crate::shard) fn end_all_connections(&mut self) {
+        let conns: Vec<ConnId> = self.conns.iter().flatten().map(|entry| entry.link.conn).collect();
+        for conn in conns {
+            self.on_kick(conn, None);
+        }
+    }
+
     fn end(&mut self, entry: Box<Conn>) {
         self.out.effects.push(Effect::Close { conn: entry.link.conn });
         self.forget(&entry);
