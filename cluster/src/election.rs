@@ -27,12 +27,13 @@ use crate::{
 const STAGGER: Duration = Duration::from_millis(70);
 /// And each up to so much later still.
 const JITTER: Duration = Duration::from_millis(25);
-/// Whoever stands gets this much time before another does.
-const CANDIDATE: Duration = Duration::from_millis(150);
-/// A candidate that was not elected tries again after this time, then after twice that.
+/// Whoever stands has a majority's word already and is elected as soon as the votes are on disk. It
+/// gets this much time before it, or another, tries again; then twice that, for disks that are slow.
+const CANDIDATE: Duration = Duration::from_millis(400);
+/// Whoever gets no majority's word asks again after this time, then after twice that.
 const RETRY: Duration = Duration::from_millis(120);
 /// At most doubled so often.
-const RETRY_SHIFT_MAX: u32 = 4;
+const SHIFT_MAX: u32 = 4;
 /// A leader tells how far it has committed when nothing was committed for so long.
 const COMMIT_QUIET: Duration = Duration::from_millis(50);
 /// An endless lease, as far as one look at it is concerned.
@@ -48,6 +49,8 @@ pub(crate) struct Election<R: AsyncRuntime> {
     /// When this replica stands.
     stands_at: Cell<Option<R::Instant>>,
     attempts: Cell<u32>,
+    /// Candidates since the last leader.
+    rounds: Cell<u32>,
     /// The vote in whose presence `stands_at` was chosen.
     seen: Cell<Vote>,
     /// How far the leader has committed, and since when it stands there.
@@ -57,13 +60,14 @@ pub(crate) struct Election<R: AsyncRuntime> {
 }
 
 impl<R: AsyncRuntime> Election<R> {
-    pub(crate) fn new(seed: u64, free_at: Option<R::Instant>) -> Self {
+    pub(crate) fn new(seed: u64, free_at: Option<R::Instant>, vote: Option<Vote>) -> Self {
         Self {
             dice: Dice::new(seed),
             free_at,
             stands_at: Cell::new(None),
             attempts: Cell::new(0),
-            seen: Cell::new(no_vote()),
+            rounds: Cell::new(0),
+            seen: Cell::new(vote.unwrap_or_else(no_vote)),
             committed: Cell::new((None, R::Instant::now())),
             announced: Cell::new(None),
         }
@@ -72,6 +76,7 @@ impl<R: AsyncRuntime> Election<R> {
     fn forget(&self) {
         self.stands_at.set(None);
         self.attempts.set(0);
+        self.rounds.set(0);
     }
 }
 
@@ -113,22 +118,22 @@ impl<R: AsyncRuntime> Group<R> {
         let rank = self.rank(leader)?;
         let delay = STAGGER * rank + election.dice.below(JITTER);
         let base = election.free_at.map_or(now, |free_at| free_at.max(now));
-        // Somebody else stands: it gets its time.
-        let moved = election.seen.replace(vote) != vote;
-        let other = leader.is_none() && vote.leader_id.node_id != self.shared.node;
-        let yields = moved && other && vote.leader_id.term > 0;
-        let at = match election.stands_at.get() {
-            Some(at) if yields => at.max(base + CANDIDATE + delay),
-            None if yields => base + CANDIDATE + delay,
-            Some(at) => at,
-            None => base + delay,
+        // A leader that was never heard may have its first ping on the way.
+        let unheard = followed.is_some_and(|leader| self.life.promised_until(leader).is_none());
+        let grace = if unheard { self.life.promise } else { Duration::ZERO };
+        let stood = election.seen.replace(vote) != vote && leader.is_none();
+        let at = if stood && vote.leader_id.term > 0 {
+            let rounds = election.rounds.replace(election.rounds.get().saturating_add(1));
+            base + CANDIDATE * (1 << rounds.min(SHIFT_MAX)) + delay
+        } else {
+            election.stands_at.get().unwrap_or(base + grace + delay)
         };
         if now < at {
             election.stands_at.set(Some(at));
             return Some(at);
         }
         let attempts = election.attempts.replace(election.attempts.get().saturating_add(1));
-        let pause = RETRY * (1 << attempts.min(RETRY_SHIFT_MAX));
+        let pause = RETRY * (1 << attempts.min(SHIFT_MAX));
         let next = now + pause + election.dice.below(pause / 2) + STAGGER * rank;
         election.stands_at.set(Some(next));
         self.stand();
@@ -175,6 +180,13 @@ impl<R: AsyncRuntime> Group<R> {
     pub(crate) fn stand_soon(&self) {
         if self.election.stands_at.get().is_some() {
             self.election.stands_at.set(Some(R::Instant::now()));
+        }
+    }
+
+    /// This replica will vote for one that stands as soon as its own vote is on disk.
+    pub(crate) fn stand_later(&self) {
+        if let Some(at) = self.election.stands_at.get() {
+            self.election.stands_at.set(Some(at.max(R::Instant::now() + CANDIDATE)));
         }
     }
 

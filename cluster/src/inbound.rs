@@ -99,10 +99,11 @@ impl<R: AsyncRuntime> Group<R> {
         Ok(())
     }
 
-    /// An established leader speaks.
+    /// An established leader speaks. Its node lives, even if its pings wait behind what it says.
     fn meet(&self, leader: &Vote, log_end: u64) -> Result<(), String> {
         self.not_from_here(leader)?;
         self.name(*leader);
+        self.life.heard(leader.leader_id.node_id);
         let standing = self.log.borrow().standing();
         if !standing.may_vote() {
             self.set_standing(standing.met(leader, log_end));
@@ -145,6 +146,9 @@ impl<R: AsyncRuntime> Group<R> {
             self.stand_soon();
         }
         let granted = last >= log.last() && vote >= own;
+        if granted {
+            self.stand_later();
+        }
         let last = log.last().map(Into::into);
         Ok(Answer::Voted { vote: own.into(), granted, last })
     }
@@ -182,6 +186,17 @@ impl<R: AsyncRuntime> Group<R> {
         Ok(Answer::Taken)
     }
 
+    /// Two committed entries can't have one index; openraft would panic.
+    fn contradicts_nothing(&self, meta: &SnapshotMeta) -> Result<(), String> {
+        let committed = self.raft.data_metrics().borrow_watched().local_committed;
+        let index = |log_id: Option<RaftLogId>| log_id.map(|log_id| log_id.index);
+        let last = meta.last_log_id;
+        if last > committed && index(last) <= index(committed) {
+            return Err(format!("a snapshot that contradicts what is committed here: {meta}"));
+        }
+        Ok(())
+    }
+
     async fn begin_snapshot(
         &self,
         vote: Vote,
@@ -192,6 +207,7 @@ impl<R: AsyncRuntime> Group<R> {
         if own > vote {
             return Ok(Answer::Installed(own.into()));
         }
+        self.contradicts_nothing(&meta)?;
         {
             let mut incoming = self.shared.incoming.borrow_mut();
             if incoming.as_ref().is_some_and(|i| i.installing) {
@@ -232,6 +248,10 @@ impl<R: AsyncRuntime> Group<R> {
     }
 
     async fn end_snapshot(&self, transfer: Transfer, count: u64) -> Result<Answer, String> {
+        let incoming = self.shared.incoming.borrow().as_ref().map(|i| i.meta.clone());
+        if let Some(meta) = incoming {
+            self.contradicts_nothing(&meta)?;
+        }
         let (vote, meta) = {
             let mut incoming = self.shared.incoming.borrow_mut();
             let incoming = incoming

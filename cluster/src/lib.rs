@@ -14,6 +14,10 @@
 //!     └── Committed ◄───────┴──── state_machine     on_completion ◄──────┘
 //! ```
 //!
+//! Groups have no clocks. The links tell which nodes live (`liveness`); from that follow elections
+//! (`election`), whom a replica may help (`inbound`), and how long a leader may answer from memory
+//! (`lease`). An idle group says nothing.
+//!
 //! A group lives on its shard: nothing here is `Send`, and one thread runs all of it.
 
 mod change;

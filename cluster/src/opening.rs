@@ -142,6 +142,7 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
             started.map_err(|error| GroupsError::Raft { group: id, reason: error.to_string() })?;
         // What was promised before the node started has ended by then.
         let free_at = (!fresh).then(|| inner.life.started + inner.life.promise);
+        let vote = core.borrow().vote();
         let seed = options.seed ^ (node << 20) ^ u64::from(id.0);
         let group = Group::start(Parts {
             shared,
@@ -150,7 +151,7 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
             log: core,
             router: inner.setup.router.clone(),
             life: inner.life.clone(),
-            election: Election::new(seed, free_at),
+            election: Election::new(seed, free_at, vote),
         });
         if inner.closed.get() {
             group.shutdown().await;

@@ -53,7 +53,7 @@ fn a_dead_leader_is_replaced_and_catches_up_from_the_log() {
         let start = std::time::Instant::now();
         let heir = cluster.leader().await;
         let gap = start.elapsed();
-        assert!(gap < Duration::from_secs(1), "{gap:?}");
+        assert!(gap < Duration::from_millis(1_500), "{gap:?}");
         assert_ne!(heir, dead);
         cluster.write(100).await;
         cluster.boot(dead).await;
@@ -155,10 +155,10 @@ fn an_idle_group_says_nothing_and_takes_a_proposal_at_once() {
         cluster.propose(leader);
         until("it is committed", || cluster.has_all(leader)).await;
         let waking = start.elapsed();
-        assert!(waking < Duration::from_millis(20), "{waking:?}");
+        assert!(waking < Duration::from_millis(100), "{waking:?}");
         // The followers hear of it without another proposal.
         cluster.settled().await;
-        assert!(start.elapsed() < Duration::from_millis(300), "{:?}", start.elapsed());
+        assert!(start.elapsed() < Duration::from_millis(600), "{:?}", start.elapsed());
         assert_eq!(cluster.nodes[&leader].failed(), []);
     });
 }
