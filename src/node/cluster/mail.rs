@@ -1,6 +1,10 @@
 //! Between the links and the shard: frames of groups, envelopes, letters, and word of the peers.
 
-use std::{cell::OnceCell, sync::Arc};
+use std::{
+    cell::{OnceCell, RefCell},
+    collections::BTreeMap,
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::{FutureExt as _, future::LocalBoxFuture};
@@ -25,13 +29,16 @@ use crate::node::{executor::ShardGroups, health::NodeHealth};
 pub(in crate::node) struct Inbound {
     handle: Handle,
     health: Arc<NodeHealth>,
+    /// By node: drawn at its start, as it was last seen.
+    incarnations: RefCell<BTreeMap<NodeId, u64>>,
     /// Made after the links, which they use.
     inner: OnceCell<(ShardGroups, Office)>,
 }
 
 impl Inbound {
     pub(in crate::node) fn new(handle: &Handle, health: &Arc<NodeHealth>) -> Self {
-        Self { handle: handle.clone(), health: health.clone(), inner: OnceCell::new() }
+        let (handle, health) = (handle.clone(), health.clone());
+        Self { handle, health, incarnations: RefCell::default(), inner: OnceCell::new() }
     }
 
     /// The groups and the office are there.
@@ -89,6 +96,12 @@ impl LinkInbound for Inbound {
             }
         }
         if let Some(groups) = self.groups() {
+            let mut incarnations = self.incarnations.borrow_mut();
+            if let PeerState::Up { incarnation, .. } = state
+                && incarnations.insert(node, incarnation).is_some_and(|old| old != incarnation)
+            {
+                groups.restarted(node);
+            }
             groups.peer(node, matches!(state, PeerState::Up { .. }));
         }
         self.handle.push(Event::Peer { node, state });
