@@ -28,9 +28,11 @@ pub(super) fn plan(
     for (slot, group) in &observed.led {
         let voters: Vec<NodeId> = group.voters.iter().copied().map(NodeId).collect();
         let muted = voters.iter().find(|voter| observed.is_muted(*slot, **voter)).copied();
-        if let Some(muted) = muted.filter(|_| voters.len() > 1) {
-            let voters = voters.into_iter().filter(|voter| *voter != muted).collect();
-            steps.push(Step::SetVoters { slot: *slot, voters });
+        if let Some(muted) = muted {
+            let voters: Vec<NodeId> = voters.into_iter().filter(|voter| *voter != muted).collect();
+            if !voters.is_empty() {
+                steps.push(Step::SetVoters { slot: *slot, voters });
+            }
         } else {
             slots.insert(*slot, Placed { voters, leader: group.leader.map(NodeId) });
         }
@@ -49,14 +51,18 @@ pub(super) fn plan(
         .collect();
     let replica_count = replicas(document.holders().len());
     let next = next_steps(&nodes, replica_count, &slots, STEP_COUNT_MAX);
+    steps.extend(next);
     let answers = |node: &NodeId| observed.nodes.contains_key(node);
-    steps.extend(next.into_iter().filter(|step| match step {
+    steps.retain(|step| match step {
         Step::Transfer { to, .. } => answers(to),
+        // A set of voters whose majority is away could not even be left again.
         Step::SetVoters { slot, voters } => {
             let before = slots.get(slot).map_or(&[][..], |placed| &placed.voters);
-            voters.iter().filter(|voter| !before.contains(voter)).all(answers)
+            let alive = voters.iter().filter(|voter| answers(voter)).count();
+            2 * alive > voters.len()
+                && voters.iter().filter(|voter| !before.contains(voter)).all(answers)
         }
-    }));
+    });
     steps.truncate(STEP_COUNT_MAX);
     steps
 }
@@ -98,6 +104,8 @@ mod tests {
         let steps = plan(&three, &observed(&[1, 2, 3], &[3]), |n| n.min(3));
         let voters = vec![NodeId(1), NodeId(2)];
         assert_eq!(steps, [Step::SetVoters { slot: SlotId(0), voters }]);
+        // Without a third node two would have to agree, of which one is away.
+        assert_eq!(plan(&three, &observed(&[1, 3], &[3]), |n| n.min(3)), []);
     }
 
     #[test]
