@@ -46,7 +46,7 @@ pub use crate::{
     http::{HttpRequest, HttpResponse, HttpService, HttpSettings, LocalBoxFuture},
     link::{
         Answerer, Gatekeeper, HelloInfo, Identity, LinkError, LinkInbound, LinkSettings,
-        LinkStatus, Links, Purpose, Refusal, RefusalCode, Secret,
+        LinkStatus, LinkTls, Links, PemFile, Purpose, Refusal, RefusalCode, Secret, TlsError,
     },
     listener::{bind, raise_open_files},
     mesh::MeshSettings,

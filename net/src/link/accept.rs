@@ -1,4 +1,4 @@
-//! Links that others dial: the hello, the hand-over to the wanted shard, and what comes then.
+//! Links that others dial, from the answer to their hello on.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -7,38 +7,23 @@
 
 use std::{
     cell::{Cell, RefCell},
-    net::{self, SocketAddr},
-    rc::{Rc, Weak},
+    net::SocketAddr,
+    rc::Rc,
 };
 
 use bytes::Bytes;
 use jindou_core::id::{NodeId, ShardAddr, ShardId};
-use monoio::{io::AsyncReadRent, net::TcpStream};
 
 use super::{
     Answerer, Inner, Refusal, RefusalCode,
     dial::{no_secret, no_version, other_secret},
-    frame::{Frame, FrameError, FrameReader, HANDSHAKE_SIZE_MAX},
+    frame::{Frame, FrameError},
     fuse::Fuse,
+    greet::{Greeted, Greeting},
     hello::{Challenge, Hello, Prover, Purpose, is_proof, prove},
-    identity::{Arrival, Held, HelloInfo, in_use},
-    wire::{Reading, Wire, WireError, duplicate, prepare},
+    identity::{Held, HelloInfo, in_use},
+    wire::{Reading, Wire, WireError},
 };
-use crate::{conn::is_passing, handle::Handle, listener::Accept, rt, sys};
-
-/// How long the refused may take to close.
-const LINGER_MS: u64 = 1_000;
-
-/// Takes sockets of the links' port.
-pub(crate) struct Doorman(pub(crate) Weak<Inner>);
-
-impl Accept for Doorman {
-    fn accepted(&self, _: &Handle, stream: TcpStream, peer: SocketAddr) {
-        if let Some(inner) = self.0.upgrade() {
-            rt::spawn(greet(inner, stream, peer));
-        }
-    }
-}
 
 /// A link that another node's shard has opened.
 pub(crate) struct Accepted {
@@ -96,106 +81,7 @@ impl Accepted {
     }
 }
 
-/// One of the sockets that have not said hello yet.
-struct Greeting(Rc<Inner>);
-
-impl Greeting {
-    fn new(inner: &Rc<Inner>) -> Option<Self> {
-        let count = &inner.greeting_count;
-        if count.get() >= inner.settings.greeting_count_max || inner.is_stopped.get() {
-            return None;
-        }
-        count.set(count.get() + 1);
-        Some(Self(Rc::clone(inner)))
-    }
-}
-
-impl Drop for Greeting {
-    fn drop(&mut self) {
-        let count = &self.0.greeting_count;
-        count.set(count.get() - 1);
-    }
-}
-
-/// Reads a hello and brings the socket to the shard that it wants. Whatever else comes, the
-/// socket is closed.
-async fn greet(inner: Rc<Inner>, mut stream: TcpStream, address: SocketAddr) {
-    let Some(greeting) = Greeting::new(&inner) else {
-        inner.handle.counters().link_refusals.add(1);
-        return;
-    };
-    let Ok(socket) = duplicate(&stream) else {
-        return;
-    };
-    prepare(&socket);
-    let fuse = Fuse::new(socket);
-    fuse.set(Some(inner.now_ms() + inner.settings.handshake_ms));
-    inner.fuses.add(&fuse);
-    let Some(body) = read_hello(&mut stream).await else {
-        tracing::debug!(%address, "no hello came on the port of the links");
-        inner.handle.counters().link_refusals.add(1);
-        return;
-    };
-    let wanted = Hello::decode(&body).map_or(0, |hello| hello.wanted);
-    let own = inner.handle.shard().0;
-    if wanted == own || wanted >= inner.settings.shard_count {
-        return serve(inner, stream, fuse, address, body, greeting).await;
-    }
-    drop(fuse);
-    if let Ok(second) = sys::duplicate(&stream)
-        && let Some(door) = inner.identity.door(wanted)
-    {
-        let stream = net::TcpStream::from(second);
-        // When that shard is not there yet or has too much to do, the dialer tries again.
-        let _ = door.put(Arrival::Socket { stream, address, hello: body });
-    }
-}
-
-/// The body of the first frame, if that is a hello and nothing else came.
-async fn read_hello(stream: &mut TcpStream) -> Option<Bytes> {
-    let mut reader = FrameReader::new(HANDSHAKE_SIZE_MAX);
-    let mut buffer = Vec::with_capacity(HANDSHAKE_SIZE_MAX);
-    loop {
-        match reader.next().ok()? {
-            Some(Frame::Hello(body)) if reader.held_size() == 0 => return Some(body),
-            Some(_) => return None,
-            None => {}
-        }
-        let result;
-        (result, buffer) = stream.read(buffer).await;
-        match result {
-            Ok(0) => return None,
-            Ok(_) => reader.push(&buffer),
-            Err(error) if is_passing(&error) => {}
-            Err(_) => return None,
-        }
-    }
-}
-
 impl Inner {
-    /// Takes a socket that another shard has accepted.
-    pub(crate) fn take_over(
-        self: &Rc<Self>,
-        stream: net::TcpStream,
-        address: SocketAddr,
-        hello: Bytes,
-    ) {
-        let Some(greeting) = Greeting::new(self) else {
-            self.handle.counters().link_refusals.add(1);
-            return;
-        };
-        let Ok(stream) = TcpStream::from_std(stream) else {
-            return;
-        };
-        let Ok(socket) = duplicate(&stream) else {
-            return;
-        };
-        let fuse = Fuse::new(socket);
-        fuse.set(Some(self.now_ms() + self.settings.handshake_ms));
-        self.fuses.add(&fuse);
-        rt::spawn(serve(Rc::clone(self), stream, fuse, address, hello, greeting));
-    }
-
     /// What the first frame says is right or wrong by itself.
     fn judge_hello(&self, hello: &Hello, address: SocketAddr) -> Result<u8, Refusal> {
         let version =
@@ -342,17 +228,11 @@ impl From<Refusal> for NoLink {
 }
 
 /// Answers a hello, and then asks and pings until the link ends.
-async fn serve(
-    inner: Rc<Inner>,
-    stream: TcpStream,
-    fuse: Rc<Fuse>,
-    address: SocketAddr,
-    hello: Bytes,
-    greeting: Greeting,
-) {
+pub(crate) async fn serve(inner: Rc<Inner>, fuse: Rc<Fuse>, greeted: Greeted, greeting: Greeting) {
+    let Greeted { stream, address, hello, session } = greeted;
     let settings = &inner.settings;
     let (wire, mut reading) =
-        Wire::new(stream, fuse, &inner.flusher, settings.output_size_max, Rc::default());
+        Wire::new(stream, fuse, &inner.flusher, settings.output_size_max, Rc::default(), session);
     let welcome = welcome(&inner, &wire, &mut reading, address, &hello).await;
     let (info, held) = match welcome {
         Ok(welcome) => welcome,
@@ -363,10 +243,7 @@ async fn serve(
         Err(NoLink::Refused(refusal)) => {
             inner.handle.counters().link_refusals.add(1);
             tracing::debug!(%address, %refusal, "a link was refused");
-            let _ = wire.queue(&Frame::Refusal(refusal));
-            wire.finish();
-            wire.fuse().set(Some(inner.now_ms() + LINGER_MS));
-            return wire.read_out(&mut reading).await;
+            return inner.refuse(&wire, &mut reading, refusal).await;
         }
     };
     drop(greeting);

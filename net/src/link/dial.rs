@@ -6,7 +6,7 @@
 )]
 
 use std::{
-    io,
+    fmt, io,
     net::{SocketAddr, ToSocketAddrs},
     rc::Rc,
 };
@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use jindou_core::id::NodeId;
 use monoio::net::TcpStream;
+use rustls::pki_types::ServerName;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
@@ -22,6 +23,7 @@ use super::{
     fuse::Fuse,
     hello::{Challenge, Hello, Prover, Purpose, Side, VERSION_MAX, VERSION_MIN, is_proof, prove},
     identity::{Arrival, HelloInfo},
+    tls::{Session, TlsFault, peer_name},
     waiters::Waiters,
     wire::{Reading, Traffic, Wire, WireError, prepare},
 };
@@ -59,6 +61,8 @@ struct Dial {
     expected: Option<NodeId>,
     purpose: Purpose,
     traffic: Rc<Traffic>,
+    /// Whose certificate is wanted, with TLS.
+    name: Option<ServerName<'static>>,
 }
 
 /// Opens a link to every shard of a node.
@@ -73,6 +77,7 @@ pub(crate) async fn bundle(
         expected: Some(node),
         purpose: Purpose::Bundle,
         traffic: Rc::clone(traffic),
+        name: inner.peer_name(address)?,
     };
     let (first, address) = open(inner, address, &dial).await?;
     let info = first.info;
@@ -104,9 +109,15 @@ pub(crate) async fn bundle(
 
 /// Carries one control message to an address.
 pub(crate) async fn control(inner: Rc<Inner>, address: String, body: Bytes, ticket: u64) {
-    let dial =
-        Dial { wanted: 0, expected: None, purpose: Purpose::Control, traffic: Rc::default() };
-    let answer = match open(&inner, &address, &dial).await {
+    let opened = match inner.peer_name(&address) {
+        Ok(name) => {
+            let (purpose, traffic) = (Purpose::Control, Rc::default());
+            let dial = Dial { wanted: 0, expected: None, purpose, traffic, name };
+            open(&inner, &address, &dial).await
+        }
+        Err(error) => Err(error),
+    };
+    let answer = match opened {
         Ok((Open { wire, mut reading, info }, _)) => {
             wire.fuse().set(Some(inner.now_ms() + inner.settings.control_ms));
             let answer = ask(&wire, &mut reading, body).await;
@@ -167,8 +178,15 @@ async fn open_at(inner: &Rc<Inner>, address: SocketAddr, dial: &Dial) -> Result<
     let (stream, fuse) =
         connect(inner, address).await.map_err(|source| DialError::Connect { address, source })?;
     let settings = &inner.settings;
-    let (wire, mut reading) =
-        Wire::new(stream, fuse, &inner.flusher, settings.output_size_max, Rc::clone(&dial.traffic));
+    let session = match (&settings.tls, &dial.name) {
+        (Some(tls), Some(name)) => {
+            let session = Session::dialer(tls, name.clone());
+            Some(session.map_err(|fault| tls_refused(&address, &fault))?)
+        }
+        (_, _) => None,
+    };
+    let (size_max, traffic) = (settings.output_size_max, Rc::clone(&dial.traffic));
+    let (wire, mut reading) = Wire::new(stream, fuse, &inner.flusher, size_max, traffic, session);
     match say_hello(inner, &wire, &mut reading, dial, address).await {
         Ok(info) => {
             wire.fuse().set(None);
@@ -177,9 +195,19 @@ async fn open_at(inner: &Rc<Inner>, address: SocketAddr, dial: &Dial) -> Result<
         }
         Err(error) => {
             wire.finish();
-            Err(error)
+            Err(match error {
+                DialError::Hello { source: WireError::Tls(fault), .. } => {
+                    tls_refused(&address, &fault)
+                }
+                error => error,
+            })
         }
     }
+}
+
+/// What TLS finds wrong is told as a refusal is: it stays until somebody changes something.
+fn tls_refused(address: &dyn fmt::Display, fault: &TlsFault) -> DialError {
+    DialError::Refused(Refusal::new(RefusalCode::Tls, format!("{address}: {fault}")))
 }
 
 /// Connects. It is the socket that is shut down when the time is over, not the waiting that is
@@ -279,6 +307,14 @@ async fn say_hello(
 }
 
 impl Inner {
+    /// The name that a peer's certificate must bear.
+    fn peer_name(&self, address: &str) -> Result<Option<ServerName<'static>>, DialError> {
+        if self.settings.tls.is_none() {
+            return Ok(None);
+        }
+        peer_name(address).map(Some).map_err(|fault| tls_refused(&address, &fault))
+    }
+
     /// This end of a link.
     pub(crate) fn side(&self, has_secret: bool) -> Side {
         Side {

@@ -107,6 +107,8 @@ pub enum RefusalCode {
     OtherNode,
     /// Refused for now.
     Later,
+    /// One end speaks TLS and the other does not, or a certificate is not accepted.
+    Tls,
     /// From a newer version.
     Other(u8),
 }
@@ -124,6 +126,7 @@ impl RefusalCode {
             8 => Self::NoSuchShard,
             9 => Self::OtherNode,
             10 => Self::Later,
+            11 => Self::Tls,
             other => Self::Other(other),
         }
     }
@@ -140,6 +143,7 @@ impl RefusalCode {
             Self::NoSuchShard => 8,
             Self::OtherNode => 9,
             Self::Later => 10,
+            Self::Tls => 11,
             Self::Other(other) => other,
         }
     }

@@ -15,7 +15,10 @@ use std::{
 use hmac::Mac;
 use jindou_core::id::NodeId;
 
-use super::hello::{Purpose, Refusal, RefusalCode, keyed};
+use super::{
+    hello::{Purpose, Refusal, RefusalCode, keyed},
+    tls::Session,
+};
 use crate::wake::ShardWaker;
 
 /// What the members of a cluster share.
@@ -88,15 +91,20 @@ pub trait Gatekeeper: Send + Sync {
     fn met(&self, _hello: &HelloInfo) {}
 }
 
+/// A socket on which a hello came.
+pub(crate) struct Caller {
+    pub(crate) stream: TcpStream,
+    pub(crate) address: SocketAddr,
+    /// The hello's body.
+    pub(crate) hello: bytes::Bytes,
+    /// With TLS, where that stands.
+    pub(crate) session: Option<Session>,
+}
+
 /// Something for another thread's links.
 pub(crate) enum Arrival {
     /// A socket whose hello wants that shard.
-    Socket {
-        stream: TcpStream,
-        address: SocketAddr,
-        /// The hello's body.
-        hello: bytes::Bytes,
-    },
+    Socket(Caller),
     /// The addresses of a host name.
     Resolved { ticket: u64, result: std::io::Result<Vec<SocketAddr>> },
 }

@@ -16,8 +16,10 @@
 //! - Links are pinged; a peer that does not answer in time is down.
 //! - Every frame and every output has a bound. A peer that does not read costs its own bundle.
 //! - One port per node: each shard accepts on it, reads the hello, and hands the socket over to the
-//!   shard that it wants .
+//!   shard that it wants.
 //! - Bodies are opaque: raft frames, control messages and encoded envelopes pass as they are.
+//!
+//! With TLS the bytes of a link are sealed and opened in [`tls`]; all else is the same.
 //!
 //! Who may have links is decided in [`hello`], [`Identity`] and its [`Gatekeeper`].
 
@@ -25,12 +27,14 @@ mod accept;
 mod dial;
 pub mod frame;
 mod fuse;
+mod greet;
 pub mod hello;
 mod identity;
 mod output;
 mod peer;
 mod status;
 mod tick;
+mod tls;
 mod waiters;
 mod wire;
 
@@ -50,9 +54,10 @@ use jindou_core::{
 };
 
 use self::{
-    accept::{Accepted, Doorman},
+    accept::Accepted,
     frame::Frame,
     fuse::Fuses,
+    greet::Doorman,
     identity::{Arrival, Door},
     output::BATCH_SIZE,
     peer::{Bundle, Outgoing, Peer},
@@ -63,6 +68,7 @@ pub use self::{
     hello::{Purpose, Refusal, RefusalCode},
     identity::{Gatekeeper, HelloInfo, Identity, Secret},
     status::LinkStatus,
+    tls::{LinkTls, PemFile, TlsError},
 };
 use crate::{
     handle::Handle,
@@ -77,7 +83,7 @@ const ARRIVAL_COUNT_MAX: usize = 1024;
 const TAKE_COUNT_MAX: usize = 64;
 
 /// Who a node is, and the bounds and times of its links. Sizes in bytes, times in milliseconds.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct LinkSettings {
     /// This node.
     pub node: NodeId,
@@ -109,6 +115,8 @@ pub struct LinkSettings {
     pub output_size_max: usize,
     /// Sockets that have not said hello yet, per shard; further ones are closed at once.
     pub greeting_count_max: usize,
+    /// `None`: links are plain, and those with TLS are refused; else the other way round.
+    pub tls: Option<LinkTls>,
 }
 
 impl LinkSettings {
@@ -130,6 +138,7 @@ impl LinkSettings {
             frame_size_max: 16 << 20,
             output_size_max: 64 << 20,
             greeting_count_max: 256,
+            tls: None,
         }
     }
 
@@ -205,6 +214,8 @@ pub(crate) struct Inner {
     controls: Waiters<Result<(NodeId, Bytes), LinkError>>,
     listening: RefCell<Vec<Rc<Listening>>>,
     greeting_count: Cell<usize>,
+    /// When a stranger's TLS, or lack of it, was told last.
+    stranger_told_ms: Cell<Option<u64>>,
     generation: Cell<u64>,
     is_stopped: Cell<bool>,
 }
@@ -253,6 +264,7 @@ impl Links {
             controls: Waiters::default(),
             listening: RefCell::default(),
             greeting_count: Cell::new(0),
+            stranger_told_ms: Cell::new(None),
             generation: Cell::new(0),
             is_stopped: Cell::new(false),
         }));
@@ -420,9 +432,7 @@ impl Inner {
 
     fn arrive(self: &Rc<Self>, arrival: Arrival) {
         match arrival {
-            Arrival::Socket { stream, address, hello } => {
-                self.take_over(stream, address, hello);
-            }
+            Arrival::Socket(caller) => self.take_over(caller),
             Arrival::Resolved { ticket, result } => self.lookups.answer(ticket, result),
         }
     }

@@ -2,8 +2,8 @@
 //!
 //! One send is in flight; everything queued meanwhile goes out in the next. Pings and their
 //! answers overtake what waits, at the bounds of frames, so that a burst does not pass for
-//! silence. This is also the seam for encryption: bytes leave in [`send`] and come in through
-//! [`Wire::read_frame`], nowhere else.
+//! silence. This is also the seam for TLS: bytes are sealed in [`send`] and opened in
+//! [`Wire::read_frame`], nowhere else. What waits is plaintext, and counted as such.
 
 use std::{
     cell::{Cell, RefCell},
@@ -19,6 +19,7 @@ use super::{
     frame::{self, Frame, FrameError, FrameReader, HANDSHAKE_SIZE_MAX},
     fuse::Fuse,
     output::Output,
+    tls::{Session, TlsFault},
 };
 use crate::{
     conn::is_passing,
@@ -48,6 +49,8 @@ pub(crate) enum WireError {
     Io(String),
     #[error("{0}")]
     Frame(#[from] FrameError),
+    #[error("{0}")]
+    Tls(#[from] TlsFault),
     #[error("the peer takes nothing: {0} bytes wait")]
     TooSlow(usize),
 }
@@ -105,6 +108,7 @@ pub(crate) struct Wire {
     /// `None` while a send is under way.
     write: RefCell<Option<WriteHalf>>,
     output: RefCell<Output>,
+    session: Option<RefCell<Session>>,
     /// Bytes that wait or are under way.
     size: Cell<usize>,
     size_max: usize,
@@ -147,13 +151,14 @@ pub(crate) fn duplicate(stream: &TcpStream) -> io::Result<Socket> {
 }
 
 impl Wire {
-    /// Takes a connected socket; `fuse` is of the same one.
+    /// Takes a connected socket; `fuse` is of the same one, and `session` its TLS.
     pub(crate) fn new(
         stream: TcpStream,
         fuse: Rc<Fuse>,
         flusher: &Flusher,
         size_max: usize,
         traffic: Rc<Traffic>,
+        session: Option<Session>,
     ) -> (Rc<Self>, Reading) {
         let (half, write) = rt::split(stream);
         let wire = Rc::new(Self {
@@ -161,6 +166,7 @@ impl Wire {
             fuse,
             write: RefCell::new(Some(write)),
             output: RefCell::default(),
+            session: session.map(RefCell::new),
             size: Cell::new(0),
             size_max,
             is_dirty: Cell::new(false),
@@ -288,8 +294,35 @@ impl Wire {
         }
     }
 
+    /// What leaves next: an empty chunk when only TLS has something to say.
     fn pop(&self) -> Option<Vec<u8>> {
-        if self.is_cut.get() { None } else { self.output.borrow_mut().pop() }
+        if self.is_cut.get() {
+            return None;
+        }
+        let chunk = self.output.borrow_mut().pop();
+        chunk.or_else(|| self.has_tls_output().then(Vec::new))
+    }
+
+    fn has_tls_output(&self) -> bool {
+        self.session.as_ref().is_some_and(|session| session.borrow().has_output())
+    }
+
+    /// Takes what came.
+    fn open(&self, reader: &mut FrameReader, bytes: &[u8]) -> Result<(), TlsFault> {
+        match &self.session {
+            Some(session) => session.borrow_mut().open(bytes, |plain| reader.push(plain)),
+            None => {
+                reader.push(bytes);
+                Ok(())
+            }
+        }
+    }
+
+    /// Seals plaintext into `out`, and puts before it what TLS has to say.
+    fn seal(session: &RefCell<Session>, plain: &[u8], out: &mut Vec<u8>) -> Result<(), TlsFault> {
+        let mut session = session.borrow_mut();
+        session.seal(plain)?;
+        session.pull(out)
     }
 
     /// Nothing is left to send.
@@ -302,7 +335,10 @@ impl Wire {
     }
 
     /// The next frame. Never dropped before it returns: it ends when the socket is cut off.
-    pub(crate) async fn read_frame(&self, reading: &mut Reading) -> Result<Frame, WireError> {
+    pub(crate) async fn read_frame(
+        self: &Rc<Self>,
+        reading: &mut Reading,
+    ) -> Result<Frame, WireError> {
         loop {
             if let Some(frame) = reading.reader.next()? {
                 add(&self.traffic.frames_in, 1);
@@ -310,27 +346,32 @@ impl Wire {
             }
             self.yield_to_others(reading).await;
             match self.read(reading).await {
-                Ok(0) => return Err(WireError::Closed),
-                Ok(size) => self.count_read(size),
+                Ok((0, _)) => return Err(WireError::Closed),
+                Ok((size, opened)) => {
+                    self.count_read(size);
+                    // An answer of TLS, or its last word.
+                    if self.has_tls_output() {
+                        self.mark();
+                    }
+                    opened?;
+                }
                 Err(error) if is_passing(&error) => {}
                 Err(error) => return Err(WireError::Io(error.to_string())),
             }
         }
     }
 
-    async fn read(&self, reading: &mut Reading) -> io::Result<usize> {
+    /// How much came, and whether it could be opened.
+    async fn read(&self, reading: &mut Reading) -> io::Result<(usize, Result<(), TlsFault>)> {
         let shared = &self.flusher.0;
         if let Some(buffer) = &shared.shared_buffer {
             let size = reading.half.read_shared(buffer).await?;
-            buffer.with(size, |bytes| reading.reader.push(bytes));
-            return Ok(size);
+            return Ok((size, buffer.with(size, |bytes| self.open(&mut reading.reader, bytes))));
         }
         reading.half.readable().await?;
         let buffer = shared.pool.borrow_mut().lend();
         let (result, buffer) = reading.half.read(buffer).await;
-        if result.is_ok() {
-            reading.reader.push(&buffer);
-        }
+        let result = result.map(|size| (size, self.open(&mut reading.reader, &buffer)));
         shared.pool.borrow_mut().give_back(buffer);
         result
     }
@@ -355,17 +396,21 @@ impl Wire {
     }
 
     /// Reads to the end, for at most as long as the fuse allows.
-    pub(crate) async fn read_out(&self, reading: &mut Reading) {
+    pub(crate) async fn read_out(self: &Rc<Self>, reading: &mut Reading) {
         while let Ok(_refused) = self.read_frame(reading).await {}
     }
 }
 
 /// Sends a chunk, then what has gathered meanwhile, until there is nothing.
 async fn send(wire: Rc<Wire>, mut half: WriteHalf, mut chunk: Vec<u8>) {
+    let mut sealed = Vec::new();
     loop {
         let size = chunk.len();
         let is_sent;
-        (is_sent, chunk) = send_chunk(&wire, &mut half, chunk).await;
+        (is_sent, chunk) = match &wire.session {
+            Some(session) => send_sealed(&wire, &mut half, session, chunk, &mut sealed).await,
+            None => send_plain(&wire, &mut half, chunk, size > PIECE_SIZE).await,
+        };
         wire.size.set(wire.size.get().saturating_sub(size));
         if !is_sent {
             wire.cut();
@@ -379,7 +424,39 @@ async fn send(wire: Rc<Wire>, mut half: WriteHalf, mut chunk: Vec<u8>) {
     wire.rest(half);
 }
 
-async fn send_chunk(wire: &Wire, half: &mut WriteHalf, mut chunk: Vec<u8>) -> (bool, Vec<u8>) {
+/// Seals a chunk piece by piece and sends each.
+async fn send_sealed(
+    wire: &Wire,
+    half: &mut WriteHalf,
+    session: &RefCell<Session>,
+    chunk: Vec<u8>,
+    sealed: &mut Vec<u8>,
+) -> (bool, Vec<u8>) {
+    let is_large = chunk.len() > PIECE_SIZE;
+    let mut pieces = chunk.chunks(PIECE_SIZE);
+    // Also without plaintext TLS may have something to say.
+    let mut next = Some(pieces.next().unwrap_or_default());
+    while let Some(plain) = next {
+        let mut out = std::mem::take(sealed);
+        out.clear();
+        let result = Wire::seal(session, plain, &mut out);
+        let is_sent;
+        (is_sent, *sealed) = send_plain(wire, half, out, is_large).await;
+        if result.is_err() || !is_sent {
+            return (false, chunk);
+        }
+        next = pieces.next();
+    }
+    (true, chunk)
+}
+
+/// Sends bytes as they are. What is large leaves in pieces, and each is a sign of life.
+async fn send_plain(
+    wire: &Wire,
+    half: &mut WriteHalf,
+    mut chunk: Vec<u8>,
+    is_large: bool,
+) -> (bool, Vec<u8>) {
     let mut start = 0;
     while start < chunk.len() {
         let end = chunk.len().min(start + PIECE_SIZE);
@@ -391,7 +468,7 @@ async fn send_chunk(wire: &Wire, half: &mut WriteHalf, mut chunk: Vec<u8>) -> (b
                 add(&wire.traffic.bytes_out, size as u64);
                 let handle = &wire.flusher.0.handle;
                 handle.counters().link_bytes_out.add(size as u64);
-                if chunk.len() > PIECE_SIZE {
+                if is_large {
                     wire.moved_ms.set(handle.now().mono_ms);
                 }
             }

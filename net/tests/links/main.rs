@@ -14,4 +14,5 @@ mod common;
 mod cluster;
 mod failures;
 mod hellos;
+mod tls;
 mod traffic;

@@ -103,8 +103,9 @@ fn control_messages_go_to_peers_and_to_addresses() {
     for driver in drivers() {
         let (a, b) = two(driver);
         a.wait_for_up(2);
-        let answer =
-            a.wait_on(0, |links| links.control(NodeId(2), Bytes::from_static(b"who leads?")));
+        let answer = a.wait_on(0, |links| {
+            links.control(NodeId(2), Place::Shard(ShardId(0)), Bytes::from_static(b"who leads?"))
+        });
         assert_eq!(answer.unwrap(), "1 who leads?");
         // An answer may take longer than a member may be silent.
         let at = b.address.to_string();
