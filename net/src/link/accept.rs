@@ -22,7 +22,7 @@ use super::{
     fuse::Fuse,
     hello::{Challenge, Hello, Prover, Purpose, is_proof, prove},
     identity::{Arrival, Held, HelloInfo, in_use},
-    wire::{Reading, Wire, WireError, duplicate, prepare},
+    wire::{Reading, Traffic, Wire, WireError, duplicate, prepare},
 };
 use crate::{conn::is_passing, handle::Handle, listener::Accept, rt, sys};
 
@@ -233,6 +233,9 @@ impl Inner {
                     other.end();
                 }
             }
+            if let Some(peer) = self.peers.borrow().get(&accepted.node()) {
+                accepted.wire.count_at(&peer.traffic);
+            }
         }
         all.push(Rc::clone(accepted));
         self.handle.counters().links_accepted.set(all.len() as u64);
@@ -242,6 +245,15 @@ impl Inner {
         let mut all = self.accepted.borrow_mut();
         all.retain(|other| !Rc::ptr_eq(other, accepted));
         self.handle.counters().links_accepted.set(all.len() as u64);
+    }
+
+    /// What came on a node's links before it was a peer counts too.
+    pub(crate) fn count_accepted_at(&self, node: NodeId, traffic: &Rc<Traffic>) {
+        for accepted in self.accepted.borrow().iter() {
+            if accepted.info.purpose == Purpose::Bundle && accepted.node() == node {
+                accepted.wire.count_at(traffic);
+            }
+        }
     }
 
     /// Cuts off links that a node's shards have dialled.

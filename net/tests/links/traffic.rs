@@ -7,7 +7,7 @@ use jindou_core::{
     effect::{PeerState, Place},
     id::{NodeId, ShardId, SlotId},
 };
-use jindou_net::LinkError;
+use jindou_net::{Counters, LinkError};
 
 use crate::{
     cluster::{Node, Plan, Proxy, Seen, numbers, send},
@@ -79,6 +79,15 @@ fn an_ask_goes_to_the_shard_of_its_slot_and_its_answer_comes_back() {
         let place = Place::Shard(ShardId(1));
         let answer = b.wait_on(2, move |links| links.call(NodeId(1), 9, place, sent)).unwrap();
         assert_eq!(answer.slice(answer.len() - big.len()..), big);
+        // Counted on links of either side: here a node asks on one that it was dialled on.
+        let status = a.on(1, |links| links.status());
+        let size = big.len() as u64;
+        assert!(status[0].bytes_in > size && status[0].bytes_out > size, "{status:?}");
+        let sum = |value: fn(&Counters) -> u64| a.counters().iter().map(|c| value(c)).sum::<u64>();
+        assert_eq!(sum(|c| c.link_raft_frames_in.get()), 8);
+        assert_eq!(sum(|c| c.link_raft_frames_out.get()), 8);
+        assert!(sum(|c| c.link_raft_bytes_in.get()) > size);
+        assert!(sum(|c| c.link_frames_in.get()) > 8);
         let huge = Bytes::from(vec![7; 16 << 20]);
         let outcome = b.wait_on(0, move |links| links.call(NodeId(1), 9, place, huge));
         assert!(matches!(outcome, Err(LinkError::TooLarge { .. })));
@@ -103,8 +112,9 @@ fn control_messages_go_to_peers_and_to_addresses() {
     for driver in drivers() {
         let (a, b) = two(driver);
         a.wait_for_up(2);
-        let answer =
-            a.wait_on(0, |links| links.control(NodeId(2), Bytes::from_static(b"who leads?")));
+        let place = Place::Shard(ShardId(0));
+        let body = Bytes::from_static(b"who leads?");
+        let answer = a.wait_on(0, move |links| links.control(NodeId(2), place, body));
         assert_eq!(answer.unwrap(), "1 who leads?");
         // An answer may take longer than a member may be silent.
         let at = b.address.to_string();
