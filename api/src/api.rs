@@ -148,7 +148,7 @@ impl<N: Node> Api<N> {
         match handler {
             Handler::Health => health::health(self),
             Handler::Alive => health::alive(),
-            Handler::Ready => health::ready(self),
+            Handler::Ready => health::ready(self).await,
             Handler::Route => route::route(self, call),
             Handler::RouteBatch => route::batch(self, call),
             Handler::Connz => connection::connz(self, call).await,

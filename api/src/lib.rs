@@ -19,6 +19,7 @@ mod channel;
 mod cluster;
 mod connection;
 mod conversation;
+mod figures;
 mod health;
 mod history;
 mod http;
@@ -45,6 +46,7 @@ pub use self::{
     cluster::{
         ClusterChange, ClusterView, NodeStatus, NodeView, ReplicaRole, ReplicaView, SlotView,
     },
+    figures::{ClusterFigures, GroupFigures, PeerFigures},
     http::{HttpRequest, HttpResponse},
     json::fuzz_body,
     node::{Check, Fault, Health, Io, Node, Process},

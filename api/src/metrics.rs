@@ -3,7 +3,9 @@
 //!
 //! v2's names are kept where the value is known, so that its dashboards go on working, with the
 //! two labels that v2's exporter puts on each of them. Beside them stand ours, `jindou_*`, one
-//! series per shard.
+//! series per shard; of the cluster, one per other node or one for all shards.
+
+mod cluster;
 
 use http::{HeaderValue, StatusCode};
 use jindou_core::request::Vars;
@@ -14,6 +16,7 @@ use prometheus::{
 
 use crate::{
     api::Api,
+    figures::ClusterFigures,
     http::HttpResponse,
     node::{Io, Node, Process},
     varz,
@@ -152,21 +155,31 @@ const IO: &[(&str, Kind, OfIo, &str)] = &[
     ("jindou_http_accepted_total", Counter, |io| io.http_accepted, "HTTP connections accepted."),
     ("jindou_http_connections", Gauge, |io| io.http_open, "HTTP connections open."),
     ("jindou_http_requests_total", Counter, |io| io.http_requests, "HTTP requests answered."),
+    ("jindou_link_bytes_in_total", Counter, |io| io.link_bytes_in, "Bytes from other nodes."),
+    ("jindou_link_bytes_out_total", Counter, |io| io.link_bytes_out, "Bytes to other nodes."),
+    ("jindou_link_frames_in_total", Counter, |io| io.link_frames_in, "Frames from other nodes."),
+    ("jindou_link_frames_out_total", Counter, |io| io.link_frames_out, "Frames to other nodes."),
+    ("jindou_link_refusals_total", Counter, |io| io.link_refusals, "Links of others, refused."),
 ];
 
-/// v2's names of node-to-node traffic. There are no links between nodes yet, so nothing crosses
-/// them.
-const NO_LINKS: &[&str] = &[
-    "system_intranet_incoming_bytes_total",
-    "system_intranet_outgoing_bytes_total",
-    "cluster_msg_incoming_bytes_total",
-    "cluster_msg_incoming_count_total",
-    "cluster_msg_outgoing_bytes_total",
-    "cluster_msg_outgoing_count_total",
-    "cluster_channel_msg_incoming_bytes_total",
-    "cluster_channel_msg_incoming_count_total",
-    "cluster_channel_msg_outgoing_bytes_total",
-    "cluster_channel_msg_outgoing_count_total",
+/// v2's names of traffic between nodes, with their values as sums over shards. The traffic of its
+/// channels is Raft's here, as there.
+const V2_LINKS: &[(&str, OfIo, &str)] = &[
+    ("system_intranet_incoming_bytes_total", |io| io.link_bytes_in, "Bytes from other nodes."),
+    ("system_intranet_outgoing_bytes_total", |io| io.link_bytes_out, "Bytes to other nodes."),
+    ("cluster_msg_incoming_bytes_total", |io| io.link_bytes_in, "Bytes from other nodes."),
+    ("cluster_msg_incoming_count_total", |io| io.link_frames_in, "Frames from other nodes."),
+    ("cluster_msg_outgoing_bytes_total", |io| io.link_bytes_out, "Bytes to other nodes."),
+    ("cluster_msg_outgoing_count_total", |io| io.link_frames_out, "Frames to other nodes."),
+    ("cluster_channel_msg_incoming_bytes_total", |io| io.raft_bytes_in, "Bytes of Raft's frames."),
+    ("cluster_channel_msg_incoming_count_total", |io| io.raft_frames_in, "Raft's frames."),
+    ("cluster_channel_msg_outgoing_bytes_total", |io| io.raft_bytes_out, "Bytes of Raft's frames."),
+    ("cluster_channel_msg_outgoing_count_total", |io| io.raft_frames_out, "Raft's frames."),
+];
+
+/// v2's names of SENDs that one node passes on to another: they are not counted apart here, and v2
+/// leaves the names at zero too.
+const ALWAYS_ZERO: &[&str] = &[
     "cluster_sendpacket_incoming_bytes_total",
     "cluster_sendpacket_incoming_count_total",
     "cluster_sendpacket_outgoing_bytes_total",
@@ -183,8 +196,12 @@ pub(crate) async fn metrics<N: Node>(api: &Api<N>) -> HttpResponse {
             return HttpResponse::text(StatusCode::SERVICE_UNAVAILABLE, TEXT, text);
         }
     };
+    let figures = match api.node.figures().await {
+        Ok(figures) => figures,
+        Err(text) => return HttpResponse::text(StatusCode::SERVICE_UNAVAILABLE, TEXT, text),
+    };
     let (io, process) = (api.node.io(), api.node.process());
-    match render(&shards, &io, &process, &api.settings.version.version) {
+    match render(&shards, &figures, &io, &process, &api.settings.version.version) {
         Ok(text) => HttpResponse::text(StatusCode::OK, TEXT, text),
         Err(error) => {
             HttpResponse::text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string())
@@ -194,6 +211,7 @@ pub(crate) async fn metrics<N: Node>(api: &Api<N>) -> HttpResponse {
 
 fn render(
     shards: &[Vars],
+    figures: &ClusterFigures,
     io: &[Io],
     process: &Process,
     version: &str,
@@ -202,7 +220,10 @@ fn render(
     for (name, kind, value, help) in V2 {
         page.put(v2(name, help), *kind, shards.iter().map(value).sum())?;
     }
-    for name in NO_LINKS {
+    for (name, value, help) in V2_LINKS {
+        page.put(v2(name, help), Counter, io.iter().map(value).sum())?;
+    }
+    for name in ALWAYS_ZERO {
         page.put(v2(name, "Traffic between nodes."), Counter, 0)?;
     }
     page.put(v2("db_disk_space_usage", "Bytes of the data directory."), Gauge, process.disk_size)?;
@@ -217,6 +238,7 @@ fn render(
     for (name, kind, value, help) in IO {
         page.put_by_shard(name, *kind, help, io.iter().map(value))?;
     }
+    cluster::put(&page, figures)?;
     let driver = if process.io_uring { "io_uring" } else { "epoll" };
     page.put(
         Opts::new("jindou_driver", "How shards wait for sockets.").const_label("kind", driver),

@@ -7,7 +7,10 @@ use jindou_core::{
     request::{Reply, Request, Target},
 };
 
-use crate::cluster::{ClusterChange, ClusterView, ReplicaView};
+use crate::{
+    cluster::{ClusterChange, ClusterView, ReplicaView},
+    figures::ClusterFigures,
+};
 
 /// A handle of the shard that serves an HTTP connection. Not `Send`: it lives and is used on that
 /// shard's thread. Implemented by the wiring in `src/`, in tests by a scripted one.
@@ -29,6 +32,9 @@ pub trait Node {
     fn process(&self) -> Process;
     /// What each shard counts about its sockets and rings, by shard, for /metrics.
     fn io(&self) -> Vec<Io>;
+    /// This node's links and groups, for /metrics and /readyz; asks no other node. An error is a
+    /// text for the operator: a shard does not answer.
+    fn figures(&self) -> LocalBoxFuture<'_, Result<ClusterFigures, String>>;
     /// The cluster as this node can find out now: nodes that don't answer in time are marked
     /// offline, what they lead is as the others know it. An error is a text for the operator:
     /// this node knows nothing that it could show.
@@ -148,4 +154,22 @@ pub struct Io {
     pub http_open: u64,
     /// HTTP requests answered.
     pub http_requests: u64,
+    /// Bytes from other nodes.
+    pub link_bytes_in: u64,
+    /// Bytes to other nodes.
+    pub link_bytes_out: u64,
+    /// Frames from other nodes, of any kind.
+    pub link_frames_in: u64,
+    /// Frames to other nodes, of any kind.
+    pub link_frames_out: u64,
+    /// Of the frames from other nodes, Raft's.
+    pub raft_frames_in: u64,
+    /// Of the frames to other nodes, Raft's.
+    pub raft_frames_out: u64,
+    /// Bytes of the bodies of Raft's frames from other nodes.
+    pub raft_bytes_in: u64,
+    /// Bytes of the bodies of Raft's frames to other nodes.
+    pub raft_bytes_out: u64,
+    /// Links of other nodes that were refused.
+    pub link_refusals: u64,
 }

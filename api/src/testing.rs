@@ -20,8 +20,8 @@ use jindou_core::{
 };
 
 use crate::{
-    Api, ApiSettings, ClusterChange, ClusterView, Health, HttpRequest, HttpResponse, Io, Node,
-    Process, ReplicaView,
+    Api, ApiSettings, ClusterChange, ClusterFigures, ClusterView, Health, HttpRequest,
+    HttpResponse, Io, Node, Process, ReplicaView,
 };
 
 /// Answers each question by a function, or from a queue, and remembers what was asked.
@@ -30,6 +30,8 @@ pub(crate) struct FakeNode {
     pub(crate) health: Health,
     pub(crate) process: Process,
     pub(crate) now_ms: i64,
+    /// Its links and groups.
+    pub(crate) figures: Result<ClusterFigures, String>,
     /// What the node sees of its cluster.
     pub(crate) cluster: Result<ClusterView, String>,
     /// What the replicas of each slot say.
@@ -83,7 +85,12 @@ impl Node for Rc<FakeNode> {
     }
 
     fn io(&self) -> Vec<Io> {
-        (0..u64::from(self.shards)).map(|n| Io { sends: 10 + n, ..Io::default() }).collect()
+        let io = |n| Io { sends: 10 + n, link_bytes_in: 100 + n, ..Io::default() };
+        (0..u64::from(self.shards)).map(io).collect()
+    }
+
+    fn figures(&self) -> LocalBoxFuture<'_, Result<ClusterFigures, String>> {
+        async { self.figures.clone() }.boxed_local()
     }
 
     fn cluster(&self) -> LocalBoxFuture<'_, Result<ClusterView, String>> {
@@ -142,6 +149,7 @@ impl Fixture {
             health: Health::default(),
             process: Process::default(),
             now_ms: 1_735_689_600_000,
+            figures: Ok(ClusterFigures::default()),
             cluster: Err("no cluster".to_owned()),
             replicas: Ok(Vec::new()),
             change: Ok(()),

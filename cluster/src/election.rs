@@ -161,6 +161,8 @@ impl<R: AsyncRuntime> Group<R> {
 
     /// Asks the others whether they would vote for this replica, and stands if they would.
     fn stand(self: &Rc<Self>) {
+        let elections = &self.life.elections;
+        elections.set(elections.get().wrapping_add(1));
         let group = self.clone();
         spawn::<R>(async move {
             // openraft has a lease of its own, which we make endless so that a group that slept

@@ -261,6 +261,12 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
         groups.values().filter(|group| group.has_failed()).count()
     }
 
+    /// How often a replica of this shard stood for election since the start, because it heard of
+    /// no leader; elections that were lost or given up count too.
+    pub fn elections(&self) -> u64 {
+        self.0.life.elections.get()
+    }
+
     /// Whether the shard was told that it leads a slot.
     pub fn is_leading(&self, slot: SlotId) -> bool {
         self.group(slot).is_some_and(|group| group.is_leading())

@@ -44,12 +44,21 @@ pub(crate) struct Liveness<R: AsyncRuntime> {
     /// A moment of the owner's clock and of the runtime's.
     clock: Cell<(u64, R::Instant)>,
     peers: RefCell<BTreeMap<u64, Peer<R>>>,
+    /// How often a replica of the shard stood for election since the start.
+    pub(crate) elections: Cell<u64>,
 }
 
 impl<R: AsyncRuntime> Liveness<R> {
     pub(crate) fn new(promise: Duration, lease: Duration) -> Self {
         let started = R::Instant::now();
-        Self { started, promise, lease, clock: Cell::new((0, started)), peers: RefCell::default() }
+        Self {
+            started,
+            promise,
+            lease,
+            clock: Cell::new((0, started)),
+            peers: RefCell::default(),
+            elections: Cell::new(0),
+        }
     }
 
     /// The owner's clock shows this.

@@ -55,6 +55,7 @@ fn a_dead_leader_is_replaced_and_catches_up_from_the_log() {
         let gap = start.elapsed();
         assert!(gap < Duration::from_millis(1_500), "{gap:?}");
         assert_ne!(heir, dead);
+        assert!(cluster.nodes[&heir].groups.elections() > 0);
         cluster.write(100).await;
         cluster.boot(dead).await;
         cluster.settled().await;

@@ -94,4 +94,16 @@ pub struct Counters {
     pub link_bytes_in: Counter,
     /// Bytes sent on links.
     pub link_bytes_out: Counter,
+    /// Frames read from links, of any kind.
+    pub link_frames_in: Counter,
+    /// Frames queued for links, of any kind.
+    pub link_frames_out: Counter,
+    /// Of the frames read, Raft's: asks and answers.
+    pub link_raft_frames_in: Counter,
+    /// Of the frames queued, Raft's.
+    pub link_raft_frames_out: Counter,
+    /// Bytes of the bodies of Raft's frames that were read.
+    pub link_raft_bytes_in: Counter,
+    /// Bytes of the bodies of Raft's frames that were queued.
+    pub link_raft_bytes_out: Counter,
 }

@@ -77,6 +77,9 @@ impl Executor for NodeExecutor {
         if self.groups.status(slot).is_none() {
             self.router.learn(slot, leader);
         }
+        if let Some(leader) = leader {
+            self.health.note_leader(slot, leader);
+        }
         let elsewhere = leader.filter(|leader| *leader != self.router.node());
         let serves = leader.is_some() && self.groups.is_leading(slot);
         self.health.set_leader(slot, elsewhere, serves);

@@ -31,6 +31,10 @@ pub(super) struct NodeHealth {
     slots: Box<[AtomicU64]>,
     /// By slot, as far as they are on other nodes.
     leaders: Mutex<BTreeMap<SlotId, NodeId>>,
+    /// By slot: who led it last.
+    last_leaders: Mutex<BTreeMap<SlotId, NodeId>>,
+    /// How often that was another node than before.
+    leader_changes: AtomicU64,
     /// Other nodes that are not reached.
     away: Mutex<BTreeSet<NodeId>>,
     origin: Instant,
@@ -50,6 +54,8 @@ impl NodeHealth {
         Self {
             slots: (0..=slot_count).map(|_| AtomicU64::new(NEVER)).collect(),
             leaders: Mutex::default(),
+            last_leaders: Mutex::default(),
+            leader_changes: AtomicU64::new(0),
             away: Mutex::default(),
             origin: Instant::now(),
             draining: AtomicBool::new(false),
@@ -78,6 +84,19 @@ impl NodeHealth {
                 self.set_served(slot, serves);
             }
         }
+    }
+
+    /// A node leads a slot: the first one that is seen, or another, or the same in a new term.
+    pub(super) fn note_leader(&self, slot: SlotId, leader: NodeId) {
+        let before = lock(&self.last_leaders).insert(slot, leader);
+        if before.is_some_and(|before| before != leader) {
+            self.leader_changes.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How often another node was seen to lead a slot than before.
+    pub(super) fn leader_changes(&self) -> u64 {
+        self.leader_changes.load(Ordering::Relaxed)
     }
 
     /// Another node is reached, or is not any more.
@@ -236,6 +255,15 @@ mod tests {
         assert!(!health.is_ready());
         health.set_leader(SlotId(0), Some(NodeId(3)), false);
         assert!(health.is_ready());
+    }
+
+    #[test]
+    fn a_change_of_leaders_counts_and_the_first_leader_does_not() {
+        let health = NodeHealth::new(2, true, 0);
+        for (slot, leader) in [(0, 1), (1, 2), (0, 1), (0, 3), (1, 2), (0, 1)] {
+            health.note_leader(SlotId(slot), NodeId(leader));
+        }
+        assert_eq!(health.leader_changes(), 2);
     }
 
     #[test]

@@ -8,7 +8,9 @@ use std::{
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
-use jindou_api::{Api, ClusterChange, ClusterView, Health, Io, Node, Process, ReplicaView};
+use jindou_api::{
+    Api, ClusterChange, ClusterFigures, ClusterView, Health, Io, Node, Process, ReplicaView,
+};
 use jindou_core::{
     effect::Now,
     id::SlotId,
@@ -64,6 +66,15 @@ impl Node for ShardNode {
         counters.iter().map(|counters| io(counters)).collect()
     }
 
+    fn figures(&self) -> LocalBoxFuture<Result<ClusterFigures, String>> {
+        let (office, health) = (self.office.clone(), self.health.clone());
+        Box::pin(async move {
+            let mut figures = office.figures().await?;
+            figures.groups.leader_changes = health.leader_changes();
+            Ok(figures)
+        })
+    }
+
     fn cluster(&self) -> LocalBoxFuture<Result<ClusterView, String>> {
         let office = self.office.clone();
         Box::pin(async move { office.view().await })
@@ -98,6 +109,15 @@ fn io(counters: &Counters) -> Io {
         http_accepted: counters.http_accepted.get(),
         http_open: counters.http_open.get(),
         http_requests: counters.http_requests.get(),
+        link_bytes_in: counters.link_bytes_in.get(),
+        link_bytes_out: counters.link_bytes_out.get(),
+        link_frames_in: counters.link_frames_in.get(),
+        link_frames_out: counters.link_frames_out.get(),
+        raft_frames_in: counters.link_raft_frames_in.get(),
+        raft_frames_out: counters.link_raft_frames_out.get(),
+        raft_bytes_in: counters.link_raft_bytes_in.get(),
+        raft_bytes_out: counters.link_raft_bytes_out.get(),
+        link_refusals: counters.link_refusals.get(),
     }
 }
 

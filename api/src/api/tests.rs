@@ -149,7 +149,10 @@ fn health_tells_what_this_node_cannot_do() {
     let well = Fixture::silent();
     assert_eq!(well.get("/health"), ok);
     assert_eq!(well.get("/healthz"), ok);
-    assert_eq!(well.get("/readyz"), (200, r#"{"status":"ok","checks":[]}"#.to_owned()));
+    // What this node knows of its cluster, here that it is alone, comes last: see `health`.
+    let alone = r#"{"name":"peers","ok":true,"detail":"there are no other nodes"},{"name":"replicas","ok":true,"detail":"each of 0 groups led here has the 0 live voters wanted"}]}"#;
+    let checks = format!(r#"{{"status":"ok","checks":[{alone}"#);
+    assert_eq!(well.get("/readyz"), (200, checks));
     for (fault, text) in [
         (Fault::NoSlots, "no slots"),
         (Fault::SlotCount, "slot count not match"),
@@ -162,14 +165,15 @@ fn health_tells_what_this_node_cannot_do() {
         let body = format!(r#"{{"message":"{text}","status":"error"}}"#);
         assert_eq!(fixture.get("/health"), (500, body));
         assert_eq!(fixture.get("/healthz"), ok);
-        let body = format!(r#"{{"status":"error","message":"{text}","checks":[]}}"#);
+        let body = format!(r#"{{"status":"error","message":"{text}","checks":[{alone}"#);
         assert_eq!(fixture.get("/readyz"), (503, body));
     }
     let check = Check { name: "slots", ok: false, detail: "63 of 64".to_owned() };
     let fixture = with_health(Health { checks: vec![check], ..Health::default() });
     assert_eq!(fixture.get("/health"), ok);
-    let body = r#"{"status":"error","checks":[{"name":"slots","ok":false,"detail":"63 of 64"}]}"#;
-    assert_eq!(fixture.get("/readyz"), (503, body.to_owned()));
+    let slots = r#"{"name":"slots","ok":false,"detail":"63 of 64"}"#;
+    let body = format!(r#"{{"status":"error","checks":[{slots},{alone}"#);
+    assert_eq!(fixture.get("/readyz"), (503, body));
 }
 
 #[test]

@@ -22,7 +22,7 @@ use super::{
     greet::{Greeted, Greeting},
     hello::{Challenge, Hello, Prover, Purpose, is_proof, prove},
     identity::{Held, HelloInfo, in_use},
-    wire::{Reading, Wire, WireError},
+    wire::{Reading, Traffic, Wire, WireError},
 };
 
 /// A link that another node's shard has opened.
@@ -119,6 +119,9 @@ impl Inner {
                     other.end();
                 }
             }
+            if let Some(peer) = self.peers.borrow().get(&accepted.node()) {
+                accepted.wire.count_at(&peer.traffic);
+            }
         }
         all.push(Rc::clone(accepted));
         self.handle.counters().links_accepted.set(all.len() as u64);
@@ -128,6 +131,15 @@ impl Inner {
         let mut all = self.accepted.borrow_mut();
         all.retain(|other| !Rc::ptr_eq(other, accepted));
         self.handle.counters().links_accepted.set(all.len() as u64);
+    }
+
+    /// What came on a node's links before it was a peer counts too.
+    pub(crate) fn count_accepted_at(&self, node: NodeId, traffic: &Rc<Traffic>) {
+        for accepted in self.accepted.borrow().iter() {
+            if accepted.info.purpose == Purpose::Bundle && accepted.node() == node {
+                accepted.wire.count_at(traffic);
+            }
+        }
     }
 
     /// Cuts off links that a node's shards have dialled.

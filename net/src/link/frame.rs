@@ -222,6 +222,11 @@ impl Frame {
         }
     }
 
+    /// Whether it is one of Raft's.
+    pub(crate) fn is_raft(&self) -> bool {
+        matches!(self, Self::RaftAsk { .. } | Self::RaftAnswer { .. })
+    }
+
     /// What it is.
     pub fn kind(&self) -> Kind {
         match self {

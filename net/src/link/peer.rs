@@ -142,6 +142,8 @@ impl Inner {
         }
         self.generation.set(self.generation.get() + 1);
         let generation = self.generation.get();
+        let traffic = Rc::default();
+        self.count_accepted_at(node, &traffic);
         peers.insert(
             node,
             Peer {
@@ -152,7 +154,7 @@ impl Inner {
                 incarnation: None,
                 down_ms: self.now_ms(),
                 is_dead: false,
-                traffic: Rc::default(),
+                traffic,
                 resets: 0,
                 trouble: None,
                 refusal: None,

@@ -23,13 +23,13 @@ pub struct LinkStatus {
     pub silent_ms: Option<u64>,
     /// The newest round trip of a ping, in microseconds.
     pub rtt_us: Option<u64>,
-    /// Since it is a peer.
+    /// Since it is a peer, on links of either side: those dialled here, and those that it dialled.
     pub bytes_in: u64,
-    /// …
+    /// See [`LinkStatus::bytes_in`].
     pub bytes_out: u64,
-    /// …
+    /// See [`LinkStatus::bytes_in`].
     pub frames_in: u64,
-    /// …
+    /// See [`LinkStatus::bytes_in`].
     pub frames_out: u64,
     /// Bytes that wait to leave.
     pub queue_size: usize,

@@ -97,6 +97,15 @@ pub(crate) struct Traffic {
     pub(crate) frames_out: Cell<u64>,
 }
 
+impl Traffic {
+    fn take(&self, other: &Self) {
+        add(&self.bytes_in, other.bytes_in.get());
+        add(&self.bytes_out, other.bytes_out.get());
+        add(&self.frames_in, other.frames_in.get());
+        add(&self.frames_out, other.frames_out.get());
+    }
+}
+
 fn add(cell: &Cell<u64>, count: u64) {
     cell.set(cell.get().wrapping_add(count));
 }
@@ -120,7 +129,7 @@ pub(crate) struct Wire {
     heard_ms: Cell<u64>,
     /// When a piece of a large chunk left last.
     moved_ms: Cell<u64>,
-    traffic: Rc<Traffic>,
+    traffic: RefCell<Rc<Traffic>>,
 }
 
 /// The reading end: the half, and what was read too far.
@@ -174,11 +183,19 @@ impl Wire {
             is_finishing: Cell::new(false),
             heard_ms: Cell::new(flusher.0.handle.now().mono_ms),
             moved_ms: Cell::new(0),
-            traffic,
+            traffic: RefCell::new(traffic),
         });
         let reading =
             Reading { half, reader: FrameReader::new(HANDSHAKE_SIZE_MAX), turn: 0, count: 0 };
         (wire, reading)
+    }
+
+    /// Counts there from now on, and what was counted so far.
+    pub(crate) fn count_at(&self, traffic: &Rc<Traffic>) {
+        let before = self.traffic.replace(Rc::clone(traffic));
+        if !Rc::ptr_eq(&before, traffic) {
+            traffic.take(&before);
+        }
     }
 
     /// Bytes that wait or are under way.
@@ -250,7 +267,7 @@ impl Wire {
             frame.encode(out);
             (out.len() - before, ())
         })?;
-        add(&self.traffic.frames_out, 1);
+        self.count_out(Some(frame));
         Ok(())
     }
 
@@ -278,7 +295,7 @@ impl Wire {
             (size + head, (size, is_first))
         })?;
         if let Some((_, true)) = size {
-            add(&self.traffic.frames_out, 1);
+            self.count_out(None);
         }
         Ok(size.map(|(size, _)| size))
     }
@@ -341,7 +358,7 @@ impl Wire {
     ) -> Result<Frame, WireError> {
         loop {
             if let Some(frame) = reading.reader.next()? {
-                add(&self.traffic.frames_in, 1);
+                self.count_in(&frame);
                 return Ok(frame);
             }
             self.yield_to_others(reading).await;
@@ -376,9 +393,30 @@ impl Wire {
         result
     }
 
+    fn count_in(&self, frame: &Frame) {
+        add(&self.traffic.borrow().frames_in, 1);
+        let counters = self.flusher.0.handle.counters();
+        counters.link_frames_in.add(1);
+        if frame.is_raft() {
+            counters.link_raft_frames_in.add(1);
+            counters.link_raft_bytes_in.add(frame.body_size() as u64);
+        }
+    }
+
+    /// A frame was queued; `None`: one of envelopes.
+    fn count_out(&self, frame: Option<&Frame>) {
+        add(&self.traffic.borrow().frames_out, 1);
+        let counters = self.flusher.0.handle.counters();
+        counters.link_frames_out.add(1);
+        if let Some(frame) = frame.filter(|frame| frame.is_raft()) {
+            counters.link_raft_frames_out.add(1);
+            counters.link_raft_bytes_out.add(frame.body_size() as u64);
+        }
+    }
+
     fn count_read(&self, size: usize) {
         let handle = &self.flusher.0.handle;
-        add(&self.traffic.bytes_in, size as u64);
+        add(&self.traffic.borrow().bytes_in, size as u64);
         handle.counters().link_bytes_in.add(size as u64);
         self.heard_ms.set(handle.now().mono_ms);
     }
@@ -465,7 +503,7 @@ async fn send_plain(
         match result {
             Ok(size) if size > 0 => {
                 start += size;
-                add(&wire.traffic.bytes_out, size as u64);
+                add(&wire.traffic.borrow().bytes_out, size as u64);
                 let handle = &wire.flusher.0.handle;
                 handle.counters().link_bytes_out.add(size as u64);
                 if is_large {

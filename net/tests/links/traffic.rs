@@ -7,7 +7,7 @@ use jindou_core::{
     effect::{PeerState, Place},
     id::{NodeId, ShardId, SlotId},
 };
-use jindou_net::LinkError;
+use jindou_net::{Counters, LinkError};
 
 use crate::{
     cluster::{Node, Plan, Proxy, Seen, numbers, send},
@@ -79,6 +79,15 @@ fn an_ask_goes_to_the_shard_of_its_slot_and_its_answer_comes_back() {
         let place = Place::Shard(ShardId(1));
         let answer = b.wait_on(2, move |links| links.call(NodeId(1), 9, place, sent)).unwrap();
         assert_eq!(answer.slice(answer.len() - big.len()..), big);
+        // Counted on links of either side: here a node asks on one that it was dialled on.
+        let status = a.on(1, |links| links.status());
+        let size = big.len() as u64;
+        assert!(status[0].bytes_in > size && status[0].bytes_out > size, "{status:?}");
+        let sum = |value: fn(&Counters) -> u64| a.counters().iter().map(|c| value(c)).sum::<u64>();
+        assert_eq!(sum(|c| c.link_raft_frames_in.get()), 8);
+        assert_eq!(sum(|c| c.link_raft_frames_out.get()), 8);
+        assert!(sum(|c| c.link_raft_bytes_in.get()) > size);
+        assert!(sum(|c| c.link_frames_in.get()) > 8);
         let huge = Bytes::from(vec![7; 16 << 20]);
         let outcome = b.wait_on(0, move |links| links.call(NodeId(1), 9, place, huge));
         assert!(matches!(outcome, Err(LinkError::TooLarge { .. })));

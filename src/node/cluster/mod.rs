@@ -11,6 +11,7 @@
 
 mod begin;
 mod document;
+mod figures;
 mod gate;
 mod letters;
 mod mail;

@@ -21,7 +21,7 @@ use super::{
     gate::Gate,
     letters::{Answer, Ask, GroupStatus, NodeChange, read_answer, to_bytes},
     observed::{Observed, Seen},
-    post::Post,
+    post::{Letter, Post},
     settings::ClusterSettings,
 };
 use crate::node::executor::ShardGroups;
@@ -127,8 +127,24 @@ impl Office {
         &self.0.groups
     }
 
+    pub(super) fn links(&self) -> &Links {
+        &self.0.links
+    }
+
+    pub(super) fn post(&self) -> &Post {
+        &self.0.post
+    }
+
+    pub(super) fn router(&self) -> &Router {
+        &self.0.router
+    }
+
     pub(super) fn slot_count(&self) -> u16 {
         self.0.slot_count
+    }
+
+    pub(super) fn shard_count(&self) -> u16 {
+        self.0.shard_count
     }
 
     pub(super) fn now_ms(&self) -> i64 {
@@ -143,11 +159,16 @@ impl Office {
     /// Takes the letters of this node's other shards. Returns whether something is left.
     pub(in crate::node) fn take_letters(&self) -> bool {
         while let Some(letter) = self.0.post.take(self.0.handle.shard()) {
-            let office = self.clone();
-            drop(Runtime::spawn(async move {
-                // Whoever asked may have gone.
-                let _ = letter.answer.send(office.answer(letter.ask).await);
-            }));
+            // Whoever asked may have gone.
+            match letter {
+                Letter::Figures(answer) => drop(answer.send(self.shard_figures())),
+                Letter::Ask(ask, answer) => {
+                    let office = self.clone();
+                    drop(Runtime::spawn(async move {
+                        let _ = answer.send(office.answer(ask).await);
+                    }));
+                }
+            }
         }
         false
     }

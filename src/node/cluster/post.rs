@@ -9,12 +9,17 @@ use std::{
 use jindou_core::id::ShardId;
 use jindou_net::ShardWaker;
 
-use super::letters::{Answer, Ask};
+use super::{
+    figures::ShardFigures,
+    letters::{Answer, Ask},
+};
 
 /// A question on its way to another shard.
-pub(super) struct Letter {
-    pub(super) ask: Ask,
-    pub(super) answer: flume::Sender<Answer>,
+pub(super) enum Letter {
+    /// One that other nodes may ask too.
+    Ask(Ask, flume::Sender<Answer>),
+    /// How are your links and groups?
+    Figures(flume::Sender<ShardFigures>),
 }
 
 /// The way to every shard of this node.
@@ -54,10 +59,17 @@ impl Post {
     /// Asks a shard of this node.
     pub(super) async fn ask(&self, shard: ShardId, ask: Ask) -> Answer {
         let (answer, answered) = flume::bounded(1);
-        if !self.put(shard, Letter { ask, answer }) {
+        if !self.put(shard, Letter::Ask(ask, answer)) {
             return Answer::refuse(format!("there is no shard {}", shard.0));
         }
         answered.into_recv_async().await.unwrap_or_else(|_| Answer::later("the shard has ended"))
+    }
+
+    /// Asks a shard of this node for its figures. One that is not there says nothing.
+    pub(super) fn ask_figures(&self, shard: ShardId) -> flume::Receiver<ShardFigures> {
+        let (answer, answered) = flume::bounded(1);
+        self.put(shard, Letter::Figures(answer));
+        answered
     }
 
     /// Has every shard hand over what it leads; from a thread of its own.
@@ -66,7 +78,7 @@ impl Post {
         let (answer, answered) = flume::unbounded();
         let shards = 0..u16::try_from(self.boxes.len()).unwrap_or(u16::MAX);
         for shard in shards {
-            self.put(ShardId(shard), Letter { ask: Ask::HandOver, answer: answer.clone() });
+            self.put(ShardId(shard), Letter::Ask(Ask::HandOver, answer.clone()));
         }
         drop(answer);
         while answered.recv_deadline(end).is_ok() {}
