@@ -127,7 +127,7 @@ impl LinkSettings {
             incarnation,
             shard_count,
             slot_count,
-            ping_ms: 100,
+            ping_ms: 150,
             timeout_ms: 600,
             silence_ms: 2_000,
             dead_ms: 1_500,
