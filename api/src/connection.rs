@@ -213,11 +213,11 @@ pub(crate) async fn end<N: Node>(api: &Api<N>, call: &Call, kick: bool) -> Answe
     }
     let request = Request::EndConnection { uid: body.uid.into(), conn, kick };
     let reply = api.node.ask(shard_at(api, node_id, conn.shard()), request).await;
-    match reply {
-        // A node that is not there has no connections.
-        Reply::Failed(Failure::NoLeader) if !is_here(api, node_id) => Ok(ok()),
-        reply => done(&reply, ""),
+    // A node that is not there has no connections.
+    if matches!(reply, Reply::Failed(Failure::NoLeader)) && !is_here(api, node_id) {
+        return Ok(ok());
     }
+    done(&reply, "")
 }
 
 /// A shard of the node that a request names.
@@ -227,9 +227,10 @@ fn shard_at<N: Node>(api: &Api<N>, node_id: u64, shard: ShardId) -> Target {
 
 /// The refusal when a node does not answer: nobody knows it, or it can't be reached.
 fn unknown_node(reply: &Reply, text: &'static str) -> Refusal {
-    match reply {
-        Reply::Failed(Failure::NoLeader) => Refusal::Rule(text),
-        _ => Refusal::by(reply, ""),
+    if matches!(reply, Reply::Failed(Failure::NoLeader)) {
+        Refusal::Rule(text)
+    } else {
+        Refusal::by(reply, "")
     }
 }
 

@@ -388,11 +388,12 @@ impl Office {
         let write = |(key, value)| ClusterWrite { key, value, if_absent };
         let entries = entries.into_iter().map(write).collect();
         let request = Request::WriteClusterKeys { entries };
-        match self.0.handle.request(Target::Slot(CLUSTER_SLOT), request).await {
-            Reply::Done => Ok(()),
-            Reply::Failed(failure) => Err(failure.to_string()),
-            _ => Err("the shard answered another question".to_owned()),
+        let reply = self.0.handle.request(Target::Slot(CLUSTER_SLOT), request).await;
+        if let Reply::Failed(failure) = reply {
+            return Err(failure.to_string());
         }
+        let is_done = matches!(reply, Reply::Done);
+        is_done.then_some(()).ok_or_else(|| "the shard answered another question".to_owned())
     }
 
     /// What the groups look like, by the word of every node that answers.

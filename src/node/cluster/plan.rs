@@ -113,7 +113,7 @@ mod tests {
         let mut nodes = JOINED.to_vec();
         nodes.push((4, Status::Joining));
         let four = document(&nodes);
-        let leaving = document(&[JOINED[0], JOINED[1], (3, Status::Leaving), nodes[3]]);
+        let leaving = document(&[JOINED[0], JOINED[1], (3, Status::Leaving), (4, Status::Joining)]);
         assert_eq!(plan(&leaving, &observed(&[1, 2, 3], &[]), |_| 3), []);
         let steps = plan(&leaving, &observed(&[1, 2, 3, 4], &[]), |_| 3);
         let takes = |step: &Step| matches!(step, Step::SetVoters { voters, .. } if voters.contains(&NodeId(4)));
