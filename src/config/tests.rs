@@ -80,9 +80,9 @@ fn the_nine_variables_of_the_deployment_guide_work() {
     assert_eq!(
         said(&c),
         [
-            "trace.prometheusApiUrl from WK_TRACE_PROMETHEUSAPIURL",
+            "trace.prometheusApiUrl from WK_TRACE_PROMETHEUSAPIURL is not served by this version: it \
+             has no effect"
         ]
-        .map(|what| format!("{what} is not served by this version: it has no effect"))
     );
     assert_eq!((c.mode, c.logging.level), (Mode::Release, Level::Info));
     let nodes: Vec<_> = c.cluster.init_nodes.iter().map(|m| (m.id, m.addr.as_str())).collect();
