@@ -1,6 +1,7 @@
 //! This node's place among the others (operations.md §1.6, §3).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::ConfigError;
@@ -33,6 +34,8 @@ pub struct Cluster {
     pub seed: Option<Member>,
     /// What all nodes know and prove to each other; `None`: the cluster draws one and keeps it.
     pub secret: Option<Secret>,
+    /// Nodes speak TLS with each other; `None`: plain.
+    pub tls: Option<TlsFiles>,
     /// Whether this node holds data or only connections.
     pub role: Role,
     /// Number of slots, 1 to 4096, default 64; counts at the first start of a cluster only.
@@ -45,6 +48,17 @@ pub struct Cluster {
     pub request_timeout: Duration,
     /// A channel unused for so long leaves memory. Default 6 min.
     pub channel_idle: Duration,
+}
+
+/// Where this node's certificate is, and whom it believes. PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Its certificate, with its chain.
+    pub cert: PathBuf,
+    /// Its private key.
+    pub key: PathBuf,
+    /// The CA of all nodes.
+    pub ca: PathBuf,
 }
 
 /// A node as written in a list.
@@ -85,6 +99,7 @@ impl Cluster {
             init_nodes,
             seed,
             secret: reader.text_if_any(&keys::CLUSTER_SECRET).map(Secret::new),
+            tls: tls(reader)?,
             role: role(reader)?,
             slot_count: u16::try_from(reader.number(&keys::SLOT_COUNT)).unwrap_or(u16::MAX),
             replica_count,
@@ -141,6 +156,21 @@ fn node_id(reader: &mut Reader<'_>) -> Result<u16, ConfigError> {
         return Err(ConfigError::NodeId { written: written.unwrap_or_default() });
     }
     u16::try_from(id).map_err(|_| ConfigError::NodeId { written: id.to_string() })
+}
+
+/// All files or none: half of them would leave links plain, or the node alone.
+fn tls(reader: &mut Reader<'_>) -> Result<Option<TlsFiles>, ConfigError> {
+    let keys = [&keys::CLUSTER_TLS_CERT, &keys::CLUSTER_TLS_KEY, &keys::CLUSTER_TLS_CA];
+    match keys.map(|key| reader.text_if_any(key)) {
+        [None, None, None] => Ok(None),
+        [Some(cert), Some(key), Some(ca)] => {
+            Ok(Some(TlsFiles { cert: cert.into(), key: key.into(), ca: ca.into() }))
+        }
+        files => {
+            let missing = keys.iter().zip(&files).find(|(_, file)| file.is_none());
+            Err(ConfigError::HalfClusterTls { missing: missing.map_or("", |(key, _)| key.name) })
+        }
+    }
 }
 
 /// An unknown role is fatal, as in v2.2.5.

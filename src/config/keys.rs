@@ -174,7 +174,7 @@ pub(super) const DEAD_PREFIXES: &[&str] =
     &["goPool.", "deliver.", "reactor.", "coreReactor.", "streamCache.", "poller."];
 
 /// Names below these prefixes are documented in places and unknown to v2.2.5.
-pub(super) const ELSEWHERE_PREFIXES: &[&str] = &["monitor.", "cluster.tls."];
+pub(super) const ELSEWHERE_PREFIXES: &[&str] = &["monitor."];
 
 macro_rules! keys {
     ($($name:ident = $key:expr;)*) => {
@@ -305,6 +305,9 @@ keys! {
     CLUSTER_ON = elsewhere("cluster.on");
     CLUSTER_HEARTBEAT_TICK = elsewhere("cluster.heartbeatTick");
     CLUSTER_ELECTION_TICK = elsewhere("cluster.electionTick");
+    CLUSTER_TLS_CERT = text("cluster.tls.certFile", "", "PEM file of this node's certificate chain, which names the host of cluster.serverAddr and serves for servers and clients; with keyFile and caFile nodes speak TLS, on all nodes or none");
+    CLUSTER_TLS_KEY = text("cluster.tls.keyFile", "", "PEM file of its private key");
+    CLUSTER_TLS_CA = text("cluster.tls.caFile", "", "PEM file of the CA that every node's certificate must come from");
 
     PROMETHEUS_URL = text("trace.prometheusApiUrl", "", "base URL of the Prometheus that the manager's charts ask").later();
     TRACE_SERVICE = text("trace.serviceName", "wukongim", "kept, no effect");

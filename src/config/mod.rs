@@ -34,7 +34,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 
-pub use cluster::{Cluster, Member, Role};
+pub use cluster::{Cluster, Member, Role, TlsFiles};
 pub use limits::{Batching, Dedupe, Driver, Durability, Limits, Runtime, Storage};
 pub use listen::{Listen, ListenAddr, Route, Wss};
 pub use machine::Machine;
@@ -90,6 +90,12 @@ pub enum ConfigError {
     /// `wssAddr` without both files.
     #[error("wssAddr is set: wssConfig.certFile and wssConfig.keyFile must both be, too")]
     HalfKeyPair,
+    /// Some of the files of `cluster.tls`.
+    #[error("cluster.tls: certFile, keyFile and caFile must all be set, or none; {missing} is not")]
+    HalfClusterTls {
+        /// A key without a value.
+        missing: &'static str,
+    },
     /// The node's own number.
     #[error(
         "cluster.nodeId = {written:?}: must be a number from 1 to 1023, different on every node"
@@ -301,7 +307,9 @@ impl Config {
         );
         let cluster = &self.cluster;
         door(
-            cluster.secret.is_none() && (cluster.server_addr.is_some() || cluster.seed.is_some()),
+            cluster.secret.is_none()
+                && cluster.tls.is_none()
+                && (cluster.server_addr.is_some() || cluster.seed.is_some()),
             "cluster.secret is not set: whoever reaches cluster.addr can join as a new node",
         );
         doors

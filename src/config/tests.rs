@@ -79,8 +79,10 @@ fn the_nine_variables_of_the_deployment_guide_work() {
     );
     assert_eq!(
         said(&c),
-        ["trace.prometheusApiUrl from WK_TRACE_PROMETHEUSAPIURL",]
-            .map(|what| format!("{what} is not served by this version: it has no effect"))
+        [
+            "trace.prometheusApiUrl from WK_TRACE_PROMETHEUSAPIURL is not served by this version: it \
+             has no effect"
+        ]
     );
     assert_eq!((c.mode, c.logging.level), (Mode::Release, Level::Info));
     let nodes: Vec<_> = c.cluster.init_nodes.iter().map(|m| (m.id, m.addr.as_str())).collect();
@@ -222,6 +224,22 @@ fn a_seed_is_one_text_or_the_first_of_a_list_and_anything_else_stops_the_start()
         assert!(refused(file, &[]).starts_with("cluster.seed"), "{file}");
     }
     assert_eq!(config("cluster: {seed: ''}", &[]).cluster.seed, None);
+}
+
+#[test]
+fn nodes_speak_tls_with_all_three_files_or_none() {
+    assert_eq!(config("", &[]).cluster.tls, None);
+    let c = config(
+        "cluster: {tls: {certFile: a.crt, keyFile: a.key}}",
+        &[("WK_CLUSTER_TLS_CAFILE", "/ca.crt")],
+    );
+    let files = TlsFiles { cert: "a.crt".into(), key: "a.key".into(), ca: "/ca.crt".into() };
+    assert_eq!(c.cluster.tls, Some(files));
+    assert_eq!(said(&c), said(&config("", &[])));
+    let error = refused("cluster: {tls: {certFile: a, caFile: c}}", &[]);
+    assert!(error.contains("cluster.tls.keyFile is not"), "{error}");
+    let error = refused("", &[("WK_CLUSTER_TLS_KEYFILE", "a")]);
+    assert!(error.contains("cluster.tls.certFile is not"), "{error}");
 }
 
 #[test]

@@ -276,7 +276,7 @@ mod tests {
     #[test]
     fn dead_keys_are_silent_and_those_that_only_documents_know_are_told() {
         let w = join(
-            "goPool:\n  userProcess: 1\nreactor:\n  channel:\n    x: 1\nconversation:\n  cacheExpire: 1d\ncluster:\n  tls:\n    on: true\nmonitor:\n  on: true\ndb:\n  shardNum: 8\nginMode: debug",
+            "goPool:\n  userProcess: 1\nreactor:\n  channel:\n    x: 1\nconversation:\n  cacheExpire: 1d\ncluster:\n  on: true\nmonitor:\n  on: true\ndb:\n  shardNum: 8\nginMode: debug",
             &[("WK_DELIVER_MAXRETRY", "3"), ("WK_TRACE_ENDPOINT", "x"), ("WK_VIOLENT", "1")],
             None,
         );
@@ -284,6 +284,6 @@ mod tests {
             .iter()
             .map(|line| line.split_whitespace().next().unwrap_or("").to_owned())
             .collect();
-        assert_eq!(told, ["cluster.tls.on", "monitor.on", "ginMode", "trace.endpoint"]);
+        assert_eq!(told, ["cluster.on", "monitor.on", "ginMode", "trace.endpoint"]);
     }
 }

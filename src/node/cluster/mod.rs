@@ -86,12 +86,15 @@ impl ClusterParts {
 
     /// The links of one shard.
     pub(super) fn links(&self, handle: &Handle, inbound: Rc<Inbound>) -> Links {
-        let settings = LinkSettings::new(
-            self.settings.node,
-            self.incarnation,
-            self.shard_count,
-            self.slot_count,
-        );
+        let settings = LinkSettings {
+            tls: self.settings.tls.clone(),
+            ..LinkSettings::new(
+                self.settings.node,
+                self.incarnation,
+                self.shard_count,
+                self.slot_count,
+            )
+        };
         Links::new(handle.clone(), settings, self.identity.clone(), inbound)
     }
 

@@ -1,10 +1,14 @@
 //! What of the configuration concerns the cluster.
 
+use std::{fs, path::Path};
+
+use anyhow::Context as _;
 use bytes::Bytes;
 use jindou_cluster::placement::replica_count;
 use jindou_core::id::NodeId;
+use jindou_net::link::{LinkTls, PemFile};
 
-use crate::config::Config;
+use crate::config::{Config, TlsFiles};
 
 /// See [`crate::config::Cluster`].
 #[derive(Clone, Debug)]
@@ -23,6 +27,8 @@ pub(super) struct ClusterSettings {
     pub(super) is_joining: bool,
     /// The configured secret.
     pub(super) secret: Option<Bytes>,
+    /// What links show and believe; `None`: they are plain.
+    pub(super) tls: Option<LinkTls>,
     /// Of the settings that all nodes must share.
     pub(super) fingerprint: u64,
     /// Copies of each slot, if fixed.
@@ -60,6 +66,7 @@ impl ClusterSettings {
             members: if seed.is_some() { Vec::new() } else { members },
             seed,
             secret: cluster.secret.as_ref().map(|s| Bytes::copy_from_slice(s.reveal().as_bytes())),
+            tls: cluster.tls.as_ref().map(read_tls).transpose()?,
             fingerprint: config.fingerprint(),
             replica_count: cluster.replica_count,
         })
@@ -70,6 +77,23 @@ impl ClusterSettings {
         let rule = replica_count(node_count);
         self.replica_count.unwrap_or(rule).clamp(1, node_count.max(1))
     }
+}
+
+/// Reads the files of `cluster.tls`.
+fn read_tls(files: &TlsFiles) -> anyhow::Result<LinkTls> {
+    let read = |key: &'static str, path: &Path| {
+        let name = format!("cluster.tls.{key} {}", path.display());
+        let bytes = fs::read(path).with_context(|| format!("cannot read {name}"))?;
+        anyhow::Ok((name, bytes))
+    };
+    let cert = read("certFile", &files.cert)?;
+    let key = read("keyFile", &files.key)?;
+    let ca = read("caFile", &files.ca)?;
+    Ok(LinkTls::new(pem(&cert), pem(&key), pem(&ca))?)
+}
+
+fn pem((name, bytes): &(String, Vec<u8>)) -> PemFile<'_> {
+    PemFile { name, bytes }
 }
 
 #[cfg(test)]
@@ -84,6 +108,7 @@ impl ClusterSettings {
             seed: None,
             is_joining: false,
             secret: None,
+            tls: None,
             fingerprint: 1,
             replica_count: None,
         }
@@ -92,6 +117,8 @@ impl ClusterSettings {
 
 #[cfg(test)]
 mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
     use super::*;
 
     #[test]
@@ -100,5 +127,21 @@ mod tests {
         assert_eq!([1, 3, 4, 5].map(|nodes| own.replicas(nodes)), [1, 3, 3, 5]);
         let fixed = ClusterSettings { replica_count: Some(3), ..own };
         assert_eq!([1, 5].map(|nodes| fixed.replicas(nodes)), [1, 3]);
+    }
+
+    #[test]
+    fn a_tls_file_that_is_of_no_use_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let [cert, key, ca] = ["a.crt", "a.key", "ca.crt"].map(|name| folder.path().join(name));
+        let files = TlsFiles { cert, key, ca: ca.clone() };
+        let error = read_tls(&files).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read cluster.tls.certFile ") && error.ends_with("a.crt"));
+        for path in [&files.cert, &files.key, &files.ca] {
+            fs::write(path, "hello").unwrap();
+        }
+        let error = read_tls(&files).unwrap_err().to_string();
+        let wanted =
+            format!("cluster.tls.caFile {} holds no certificate in PEM form", ca.display());
+        assert_eq!(error, wanted);
     }
 }
