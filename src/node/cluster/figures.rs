@@ -50,15 +50,20 @@ impl Office {
 
     /// This shard's part.
     pub(super) fn shard_figures(&self) -> ShardFigures {
-        let holders = self.document().read(|document| document.holders().len());
-        let voters_wanted = count(self.settings().replicas(holders));
+        let settings = self.settings();
+        let nodes = match self.document().read(|document| document.holders().len()) {
+            // The cluster is being founded, of those that the configuration names.
+            0 => settings.members.len(),
+            holders => holders,
+        };
+        let voters_wanted = count(settings.replicas(nodes));
         let links = self.links().status();
         let groups = self.groups();
         let statuses = groups.slots().into_iter().filter_map(|slot| {
             let status = groups.status(slot)?;
             Some((slot, status))
         });
-        let mut figures = of_groups(self.settings().node, voters_wanted, links, statuses);
+        let mut figures = of_groups(settings.node, voters_wanted, links, statuses);
         figures.groups.failed = count(groups.failed());
         figures.groups.elections = groups.elections();
         figures
