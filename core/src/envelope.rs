@@ -355,12 +355,15 @@ pub enum Envelope {
         /// What.
         content: Content,
     },
-    /// Back to whoever keeps the parcels: everything up to this one has reached its sessions.
+    /// Back to whoever keeps the parcels: these have reached their sessions. Not only the first
+    /// ones: what waits may wait for word of a push that came after it.
     Delivered {
         /// Who took them.
         by: ShardAddr,
-        /// The last one.
+        /// Everything up to this one.
         number: u64,
+        /// Others that came later.
+        later: Vec<u64>,
     },
     /// Back to whoever keeps the parcel: its uids of these slots have their home elsewhere. Later
     /// ones of the same epoch come back too.

@@ -356,3 +356,89 @@ fn recipients_that_came_with_a_send_are_known_to_the_next_leader() {
     );
     assert_eq!(seqs(&nodes.listen(kim).1), [1, 2]);
 }
+
+/// Each node leads a channel, and is the home of a user whose session is on the other: the pushes
+/// stand behind the parcels of the other channel, which wait for pushes.
+#[test]
+fn two_homes_do_not_wait_for_each_other() {
+    let mut nodes = Nodes::new(&[1, 1], 2, 8);
+    let names = ["ann", "bob"];
+    let clients = [nodes.connect(0, "ann"), nodes.connect(1, "bob")];
+    let groups: Vec<String> = (0..2)
+        .map(|n| {
+            let mut ids = (0..).map(|k| format!("g{n}-{k}"));
+            ids.find(|id| !names.iter().any(|uid| nodes.slot_of(uid) == nodes.slot_of(id))).unwrap()
+        })
+        .collect();
+    nodes.group(&groups[0], &["ann"]);
+    nodes.group(&groups[1], &["bob"]);
+    for n in 0..2 {
+        nodes.lead(nodes.slot_of(&groups[n]), n);
+        nodes.lead(nodes.slot_of(names[n]), 1 - n);
+    }
+    nodes.advance(1_000);
+    let send = |nodes: &mut Nodes, n: usize, number: &str| {
+        let send = Request::Send(Box::new(ApiSend {
+            channel: ChannelId::new(&*groups[n], 2),
+            shown: None,
+            from: "api".into(),
+            client_msg_no: number.into(),
+            flags: 0,
+            setting: 0,
+            expire: 0,
+            recipients: None,
+            payload: b"hi".as_slice().into(),
+        }));
+        nodes.ask(n, Target::Id(groups[n].as_str().into()), send)
+    };
+    for number in 0..20 {
+        for n in 0..2 {
+            send(&mut nodes, n, &format!("{number}"));
+        }
+        nodes.turn(1);
+    }
+    nodes.advance(1_000);
+    assert!(nodes.is_idle(0) && nodes.is_idle(1), "parcels wait for each other");
+    for client in clients {
+        assert_eq!(seqs(&nodes.listen(client).1), (1..=20).collect::<Vec<u64>>());
+    }
+}
+
+/// What has reached everybody is not delivered again by the next leader; and if it is, its sender
+/// does not hear of it, however much it has sent and got since.
+#[test]
+fn a_sender_never_gets_its_own_messages() {
+    let mut nodes = Nodes::new(&[2, 2, 2, 2], 3, 8);
+    let (ann, bob) = (nodes.connect(3, "ann"), nodes.connect(2, "bob"));
+    nodes.group("g", &["ann", "bob"]);
+    let slot = nodes.slot_of("g");
+    nodes.lead(slot, 1);
+    nodes.run();
+    for n in 0..400 {
+        nodes.send(ann, "g", 2, &format!("a{n}"));
+        nodes.send(bob, "g", 2, &format!("b{n}"));
+        nodes.turn(2);
+    }
+    // Nobody hears what was delivered.
+    for other in [0, 2, 3] {
+        nodes.cut(1, other);
+    }
+    nodes.lead_elsewhere(1);
+    nodes.advance(5_000);
+    nodes.heal_all();
+    nodes.advance(2_000);
+    let stored = nodes.stored(&ChannelId::new("g", 2));
+    assert_eq!(stored.len(), 800);
+    for (client, own) in [(ann, "a"), (bob, "b")] {
+        let numbered = (1..).zip(&stored);
+        let want: Vec<u64> =
+            numbered.filter(|(_, n)| !n.starts_with(own)).map(|(s, _)| s).collect();
+        let mut got = seqs(&nodes.listen(client).1);
+        let mut seen = std::collections::BTreeSet::new();
+        got.retain(|seq| seen.insert(*seq));
+        assert_eq!(got, want, "{own}");
+    }
+    for node in 0..4 {
+        assert!(nodes.is_idle(node), "node {node} waits for something");
+    }
+}

@@ -301,7 +301,7 @@ impl Stuff {
         };
         all.extend([
             Envelope::Left { session: self.session(), uid: self.name.clone() },
-            Envelope::Delivered { by: from, number },
+            Envelope::Delivered { by: from, number, later: vec![number; 2] },
             Envelope::NotHome { by: from, epoch, number, slots: vec![slot; 3] },
             Envelope::Outbox { source, target, index, changes: vec![change] },
             Envelope::OutboxTaken { source, target, index },

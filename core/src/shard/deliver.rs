@@ -254,7 +254,8 @@ impl Shard {
                 continue;
             };
             // Another home, or another leader, may have sent it already.
-            if has_peers && live.is_pushed(message.id) {
+            if has_peers && (live.has_sent(message) || live.is_pushed(message.id, self.now.mono_ms))
+            {
                 continue;
             }
             let size = write_recv(&mut self.out, *conn, live, message, &mut shared);
@@ -281,6 +282,7 @@ impl Shard {
             let Some(live) = entry.link.session.live_mut() else {
                 continue;
             };
+            live.forget_old(now);
             for mut unacked in live.unacked.take_due(now, retry_ms) {
                 if unacked.tries >= self.settings.retry_count_max {
                     self.vars.retries_dropped += 1;

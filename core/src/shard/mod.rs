@@ -322,7 +322,7 @@ impl Shard {
             Envelope::Answer { id, answer } => self.on_answer(id, *answer),
             Envelope::Left { session, uid } => self.on_left(session, &uid),
             Envelope::Parcel { receipt, content } => self.on_parcel(receipt, content),
-            Envelope::Delivered { by, number } => self.on_delivered(by, number),
+            Envelope::Delivered { by, number, later } => self.on_delivered(by, number, &later),
             Envelope::NotHome { by, epoch, slots, .. } => self.on_not_home(by, epoch, &slots),
             Envelope::Leader { slot, leader, term } => self.on_leader(slot, leader, term),
             Envelope::Resumed { from } => self.on_resumed(from),

@@ -6,8 +6,11 @@
 //! ```
 //! A home says [`Envelope::Delivered`] when the pushes that it made of a parcel are taken, so that
 //! the loss of a home or of a link loses nothing: whoever keeps the parcel sends it again, or to
-//! the next home. On a node without peers nothing is numbered: rings lose nothing, and what dies
-//! dies together.
+//! the next home. It says so of each parcel, whatever stands before it: two homes that send each
+//! other parcels and pushes would else wait for each other for ever, each push behind a parcel
+//! that waits for a push of the other.
+//!
+//! On a node without peers nothing is numbered: rings lose nothing, and what dies dies together.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -18,7 +21,7 @@ use super::{
 use crate::{
     envelope::{Content, Envelope, Epoch, Except, Part, Receipt},
     id::{ChannelId, ConnId, Name, NodeId, SessionAddr, ShardAddr, ShardId, SlotId},
-    map::{Map, Set},
+    map::Map,
     message::SharedMessage,
 };
 
@@ -55,7 +58,7 @@ struct Outgoing {
     begin: u64,
     /// The number of the first in the queue.
     first: u64,
-    /// `None`: it went another way.
+    /// `None`: it is done, or went another way.
     queue: VecDeque<Option<Kept>>,
     due_ms: Option<u64>,
     /// When something of it was taken last.
@@ -93,8 +96,8 @@ pub(crate) struct Parcels {
     outgoing: Map<ShardAddr, Outgoing>,
     incoming: Map<ShardAddr, Incoming>,
     homeless: Map<SlotId, VecDeque<Homeless>>,
-    /// Whom this shard owes word that parcels are done.
-    owed: Set<ShardAddr>,
+    /// Whom this shard owes word that parcels are done, and of which that are not the first ones.
+    owed: Map<ShardAddr, Vec<u64>>,
     /// Up to which epoch parcels for this slot are given back to whom.
     refused: Map<(SlotId, ShardAddr), Epoch>,
     count: usize,
@@ -582,18 +585,31 @@ impl Shard {
     }
 
     /// Parcels up to this one have reached their sessions.
-    pub(super) fn on_delivered(&mut self, by: ShardAddr, number: u64) {
+    pub(super) fn on_delivered(&mut self, by: ShardAddr, number: u64, later: &[u64]) {
         let now = self.now.mono_ms;
         let Some(outgoing) = self.parcels.outgoing.get_mut(&by) else {
             return;
         };
-        let done = usize::try_from(number.wrapping_sub(outgoing.first)).unwrap_or(usize::MAX);
-        if done >= outgoing.queue.len() {
-            return;
+        // What was said of an earlier epoch is outside.
+        let place = |number: u64, first: u64, len: usize| {
+            usize::try_from(number.wrapping_sub(first)).ok().filter(|place| *place < len)
+        };
+        let mut taken = Vec::new();
+        for number in later {
+            if let Some(place) = place(*number, outgoing.first, outgoing.queue.len()) {
+                taken.extend(outgoing.queue.get_mut(place).and_then(Option::take));
+                outgoing.moved_ms = now;
+            }
         }
-        outgoing.moved_ms = now;
-        outgoing.first = number.wrapping_add(1);
-        let taken: Vec<Kept> = outgoing.queue.drain(..=done).flatten().collect();
+        if let Some(place) = place(number, outgoing.first, outgoing.queue.len()) {
+            taken.extend(outgoing.queue.drain(..=place).flatten());
+            outgoing.first = number.wrapping_add(1);
+            outgoing.moved_ms = now;
+        }
+        while let Some(None) = outgoing.queue.front() {
+            outgoing.queue.pop_front();
+            outgoing.first = outgoing.first.wrapping_add(1);
+        }
         if outgoing.queue.is_empty() && outgoing.queue.capacity() > 1_024 {
             outgoing.queue = VecDeque::new();
         }
@@ -630,16 +646,24 @@ impl Shard {
                 }
             }
             Parent::Parcel(receipt) => {
-                if let Some(count) = self.count_of(&receipt) {
-                    *count = count.saturating_sub(1);
+                let Some(count) = self.count_of(&receipt) else {
+                    return;
+                };
+                *count = count.saturating_sub(1);
+                if *count > 0 {
+                    return;
                 }
+                let owed = self.parcels.owed.entry(receipt.from).or_default();
                 let Some(incoming) = self.parcels.incoming.get_mut(&receipt.from) else {
                     return;
                 };
+                if receipt.number != incoming.first {
+                    owed.push(receipt.number);
+                    return;
+                }
                 while incoming.counts.front() == Some(&0) {
                     incoming.counts.pop_front();
                     incoming.first = incoming.first.wrapping_add(1);
-                    self.parcels.owed.insert(receipt.from);
                 }
             }
         }
@@ -657,10 +681,10 @@ impl Shard {
     /// Ends a step: one word to each shard whose parcels are done.
     pub(super) fn pay_receipts(&mut self) {
         let by = self.me();
-        for to in std::mem::take(&mut self.parcels.owed) {
+        for (to, later) in std::mem::take(&mut self.parcels.owed) {
             if let Some(incoming) = self.parcels.incoming.get(&to) {
                 let number = incoming.first.wrapping_sub(1);
-                self.send_to(to, Envelope::Delivered { by, number });
+                self.send_to(to, Envelope::Delivered { by, number, later });
             }
         }
     }

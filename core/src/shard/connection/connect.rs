@@ -140,6 +140,8 @@ impl Shard {
             send_ban,
             since_ms,
             pushed: VecDeque::new(),
+            sent: VecDeque::new(),
+            remembered_ms: 0,
             unacked: UnackedQueue::default(),
             rpc_ids: VecDeque::new(),
             next_rpc: 0,

@@ -20,6 +20,7 @@ use crate::{
     effect::{Effect, Outbox, Port},
     envelope::{Announced, Envelope},
     id::{ConnId, Name},
+    message::Message,
     request::{ConnectionInfo, Traffic},
     wire::{
         crypto::{Cipher, SALT_SIZE},
@@ -107,6 +108,11 @@ pub(crate) struct Live {
     since_ms: i64,
     /// Ids of the last pushes, in a cluster: what comes twice is written once.
     pushed: VecDeque<i64>,
+    /// Ids of the last messages that came from here, in a cluster, ascending: whoever delivers
+    /// them again may not know whose they are.
+    sent: VecDeque<i64>,
+    /// `Now::mono_ms` when the last of these ids came.
+    remembered_ms: u64,
     pub(crate) unacked: UnackedQueue,
     /// Ids of JSON-RPC sends that wait for their result.
     rpc_ids: VecDeque<(u64, String)>,
@@ -133,11 +139,16 @@ impl Session {
 }
 
 /// How many pushes a session remembers.
-const PUSHED_MAX: usize = 64;
+const PUSHED_MAX: usize = 256;
+/// How many of its own messages: at least as many as a follower keeps of one slot.
+const SENT_MAX: usize = 2_048;
+/// How long it remembers them when nothing comes: as long as anybody keeps what has no home.
+const REMEMBERED_MS: u64 = 60_000;
 
 impl Live {
     /// Whether the message was pushed lately; from now on it was.
-    pub(crate) fn is_pushed(&mut self, message_id: i64) -> bool {
+    pub(crate) fn is_pushed(&mut self, message_id: i64, now_ms: u64) -> bool {
+        self.remembered_ms = now_ms;
         if self.pushed.contains(&message_id) {
             return true;
         }
@@ -146,6 +157,32 @@ impl Live {
         }
         self.pushed.push_back(message_id);
         false
+    }
+
+    /// A message comes from here.
+    fn remember_sent(&mut self, message_id: i64, now_ms: u64) {
+        self.remembered_ms = now_ms;
+        if self.sent.len() >= SENT_MAX {
+            self.sent.pop_front();
+        }
+        self.sent.push_back(message_id);
+    }
+
+    /// Whether the message came from here lately.
+    pub(crate) fn has_sent(&self, message: &Message) -> bool {
+        message.from == self.uid && self.has_sent_id(message.id)
+    }
+
+    fn has_sent_id(&self, message_id: i64) -> bool {
+        self.sent.binary_search(&message_id).is_ok()
+    }
+
+    /// Gives back the memory of a session at which nothing has come for long.
+    pub(crate) fn forget_old(&mut self, now_ms: u64) {
+        let is_old = self.remembered_ms + REMEMBERED_MS < now_ms;
+        if is_old && self.pushed.capacity() + self.sent.capacity() > 0 {
+            (self.pushed, self.sent) = (VecDeque::new(), VecDeque::new());
+        }
     }
 }
 

@@ -23,11 +23,15 @@ impl Shard {
         let size = u64::try_from(send.payload.len()).unwrap_or(u64::MAX);
         self.count_message_in(link, size);
         let session = self.session(link.conn);
+        let has_peers = self.has_peers();
         let Some(live) = link.session.live_mut() else {
             return;
         };
         let flags = send.flags.to_bits();
         let origin = Origin::Session { session, client_seq: send.client_seq, flags, rpc: 0 };
+        if has_peers {
+            live.remember_sent(id, self.now.mono_ms);
+        }
         let mut code = live.may_send(self.now.mono_ms, self.settings.sends_per_second_max);
         let mut payload = Vec::new();
         match &live.cipher {
@@ -58,6 +62,7 @@ impl Shard {
         let message_id = self.ids.next(self.now.unix_ms);
         self.count_message_in(link, u64::try_from(send.payload.len()).unwrap_or(u64::MAX));
         let session = self.session(link.conn);
+        let has_peers = self.has_peers();
         let made_up;
         let client_msg_no = if send.client_msg_no.is_empty() {
             let mut bytes = [0; 16];
@@ -75,6 +80,9 @@ impl Shard {
         live.rpc_ids.push_back((rpc, id));
         let flags = send.flags.to_bits();
         let origin = Origin::Session { session, client_seq: 0, flags, rpc };
+        if has_peers {
+            live.remember_sent(message_id, self.now.mono_ms);
+        }
         let code = live.may_send(self.now.mono_ms, self.settings.sends_per_second_max);
         let uid = live.uid.clone();
         let draft = Draft {
@@ -159,12 +167,13 @@ impl Shard {
         };
         self.vars.sendacks += 1;
         let mut rpc_id = None;
-        // The next leader may deliver the message again, and does not know who sent it.
+        // A send of another connection may have been repeated here: then the message is known.
         if self.has_peers()
             && seq > 0
             && let Some(live) = entry.link.session.live_mut()
+            && !live.has_sent_id(message_id)
         {
-            live.is_pushed(message_id);
+            live.is_pushed(message_id, self.now.mono_ms);
         }
         if let Some(live) = entry.link.session.live_mut()
             && let Some(place) = live.rpc_ids.iter().position(|(number, _)| *number == rpc)
