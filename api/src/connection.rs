@@ -196,8 +196,8 @@ body! {
 pub(crate) async fn end<N: Node>(api: &Api<N>, call: &Call, kick: bool) -> Answer {
     let body: EndBody = read(&call.body)?;
     if !is_here(api, body.op_node_id) {
-        let view = api.node.cluster().await.map_err(Refusal::Told)?;
-        if view.member(NodeId(body.op_node_id)).is_none() {
+        let view = api.node.cluster().await;
+        if !view.is_ok_and(|view| view.member(NodeId(body.op_node_id)).is_some()) {
             return Err(Refusal::Rule("node not found"));
         }
     }

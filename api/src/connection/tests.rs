@@ -26,6 +26,7 @@ fn connection(shard: u16, place: u32, uid: &str, age: i64) -> ConnectionInfo {
 /// not sent CONNECT.
 fn node() -> Fixture {
     Fixture::answers(|target, request| match request {
+        _ if matches!(target, Target::Node(NodeId(77), _)) => Reply::Failed(Failure::NoLeader),
         Request::Connections if *target == Target::Shard(ShardId(0)) => {
             let mut second = connection(0, 2, "a", 10_000);
             (second.device_flag, second.device_level) = (1, 1);
@@ -101,13 +102,19 @@ fn connections_are_ended_where_they_are() {
             format!(r#"{{"uid":"b","conn_id":{},"node_id":1001,"op_node_id":1001}}"#, conn.0);
         assert_eq!(fixture.post(route, &body), fine());
         let asked = format!(r#"EndConnection {{ uid: "b", conn: {conn:?}, kick: {kick} }}"#);
-        assert_eq!(fixture.last_asked(), (Target::Shard(ShardId(1)), asked));
+        assert_eq!(fixture.last_asked(), (Target::Shard(ShardId(1)), asked.clone()));
+        let body = format!(r#"{{"uid":"b","conn_id":{},"node_id":1002}}"#, conn.0);
+        assert_eq!(fixture.post(route, &body), fine());
+        assert_eq!(fixture.last_asked(), (Target::Node(NodeId(1002), ShardId(1)), asked));
     }
 }
 
 #[test]
 fn unknown_connections_are_no_error() {
-    let silent = Fixture::silent();
+    let silent = Fixture::answers(|target, request| match target {
+        Target::Node(NodeId(77), _) => Reply::Failed(Failure::NoLeader),
+        other => unreachable!("{other:?} {request:?}"),
+    });
     let elsewhere = ConnId::new(ShardId(7), 1, 1).0;
     for route in ["/conn/kick", "/conn/remove"] {
         let post = |body: &str| silent.post(route, body);
