@@ -442,3 +442,75 @@ fn a_sender_never_gets_its_own_messages() {
         assert!(nodes.is_idle(node), "node {node} waits for something");
     }
 }
+
+/// Each node is killed and comes back with nothing but its replicas, while all send.
+#[test]
+fn killed_nodes_leave_nothing_undone() {
+    let mut nodes = Nodes::new(&[2, 2, 2], 3, 16);
+    let names: Vec<String> = (0..9).map(|n| format!("w{n}")).collect();
+    let mut clients: Vec<_> =
+        names.iter().enumerate().map(|(n, name)| nodes.connect(n % 3, name)).collect();
+    let members: Vec<&str> = names.iter().map(String::as_str).collect();
+    let groups: Vec<String> = (0..8).map(|n| format!("g{n}")).collect();
+    for group in &groups {
+        nodes.group(group, &members);
+    }
+    let mut number = 0;
+    let mut send = |nodes: &mut Nodes, clients: &[nodes::Client], rounds: usize| {
+        for _ in 0..rounds {
+            for (n, client) in clients.iter().enumerate() {
+                if !nodes.closed.contains(client) {
+                    number += 1;
+                    nodes.send(
+                        *client,
+                        &groups[(number + n) % groups.len()],
+                        2,
+                        &format!("{number}"),
+                    );
+                }
+                nodes.turn(2);
+            }
+            nodes.tick(20);
+        }
+    };
+    for victim in 0..3 {
+        send(&mut nodes, &clients, 20);
+        nodes.kill(victim);
+        send(&mut nodes, &clients, 10);
+        nodes.lead_elsewhere(victim);
+        // Once before it counts as dead.
+        send(&mut nodes, &clients, if victim == 1 { 10 } else { 100 });
+        nodes.start(victim);
+        for (n, name) in names.iter().enumerate().filter(|(n, _)| n % 3 == victim) {
+            clients[n] = nodes.connect(victim, name);
+        }
+        send(&mut nodes, &clients, 20);
+        for slot in 0..16 {
+            if slot % 3 == u16::try_from(victim).unwrap() {
+                nodes.lead(jindou_core::id::SlotId(slot), victim);
+            }
+        }
+    }
+    nodes.advance(3_000);
+    assert!(nodes.replicas_agree());
+    for node in 0..3 {
+        assert!(nodes.is_idle(node), "node {node} waits for something");
+    }
+    // Everybody has everything that is new, once, and each next leader has nothing to repeat.
+    for client in &clients {
+        nodes.listen(*client);
+    }
+    for (n, client) in clients.iter().enumerate() {
+        nodes.send(*client, &groups[n % 8], 2, &format!("last{n}"));
+    }
+    nodes.advance(4_000);
+    for slot in 0..16 {
+        let slot = jindou_core::id::SlotId(slot);
+        nodes.lead(slot, (nodes.leaders[&slot] + 1) % 3);
+    }
+    nodes.advance(4_000);
+    for client in &clients {
+        let (acks, recvs) = nodes.listen(*client);
+        assert_eq!((acks.len(), recvs.len()), (1, 8), "{recvs:?}");
+    }
+}
