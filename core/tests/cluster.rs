@@ -506,8 +506,12 @@ fn killed_nodes_leave_nothing_undone() {
         assert!(nodes.is_idle(node), "node {node} waits for something");
     }
     // Everybody has everything that is new, once, and each next leader has nothing to repeat.
-    for client in &clients {
+    for (n, client) in clients.iter_mut().enumerate() {
         nodes.listen(*client);
+        // Its home did not hear of it for so long that pushes passed it by.
+        if nodes.closed.contains(client) {
+            *client = nodes.connect(n % 3, &names[n]);
+        }
     }
     for (n, client) in clients.iter().enumerate() {
         nodes.send(*client, &groups[n % 8], 2, &format!("last{n}"));
@@ -520,7 +524,7 @@ fn killed_nodes_leave_nothing_undone() {
     nodes.advance(4_000);
     for client in &clients {
         let (acks, recvs) = nodes.listen(*client);
-        assert_eq!((acks.len(), recvs.len()), (1, 8), "{recvs:?}");
+        assert_eq!((acks.len(), recvs.len()), (1, 8), "{acks:?} {recvs:?}");
     }
 }
 
