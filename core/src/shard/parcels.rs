@@ -48,6 +48,17 @@ struct Kept {
     /// For a push that this shard made of its own entry: for whom. If their home moves before it
     /// is taken, the next home must have it before anything that comes later.
     of: Option<(Part, Except)>,
+    /// Unix ms when it was to be delivered first.
+    kept_ms: i64,
+}
+
+/// For whom something is that is delivered again, or by the next home: sessions that came since
+/// may have got newer ones already (G6). The one that sent it knows that itself.
+fn again(except: Except, kept_ms: i64) -> Except {
+    match except {
+        Except::None | Except::Sender(_) => Except::Since(kept_ms),
+        Except::Since(_) => except,
+    }
 }
 
 /// Parcels to one shard.
@@ -207,6 +218,7 @@ impl Shard {
         let up = own || peer.is_some_and(|peer| peer.up);
         self.hold(parent);
         let (from, life, begin, now) = (self.me(), self.life, self.next_id, self.now.mono_ms);
+        let kept_ms = self.now.unix_ms;
         let outgoing = self.parcels.outgoing.entry(to).or_insert_with(|| Outgoing {
             epoch: 0,
             begin,
@@ -225,7 +237,7 @@ impl Shard {
         }
         let goes = outgoing.due_ms.is_none();
         let copy = goes.then(|| content.clone());
-        outgoing.queue.push_back(Some(Kept { content, parent, of }));
+        outgoing.queue.push_back(Some(Kept { content, parent, of, kept_ms }));
         self.parcels.count += 1;
         if let Some(content) = copy {
             let receipt = Some(Receipt { from, epoch, begin, number });
@@ -380,20 +392,22 @@ impl Shard {
         let mut taken = Vec::new();
         let mut empty = Vec::new();
         for entry in &mut outgoing.queue {
-            let Some(Kept { content, parent, .. }) = entry else {
+            let Some(kept) = entry else {
                 continue;
             };
+            let Kept { content, parent, kept_ms, .. } = kept;
             let gone = match content {
                 Content::Deliver { message, parts, except } => {
                     for part in parts.iter().filter(|part| part.slot == slot) {
                         let to = Whom::Uids(part.uids.clone());
-                        taken.push((message.clone(), to, *except, *parent));
+                        taken.push((message.clone(), to, again(*except, *kept_ms), *parent));
                     }
                     parts.retain(|part| part.slot != slot);
                     parts.is_empty()
                 }
                 Content::FanOut { message, base, except } if base.slot(slot_count) == slot => {
-                    taken.push((message.clone(), Whom::Base(base.clone()), *except, *parent));
+                    let to = Whom::Base(base.clone());
+                    taken.push((message.clone(), to, again(*except, *kept_ms), *parent));
                     true
                 }
                 Content::FanOut { .. }
@@ -423,6 +437,7 @@ impl Shard {
                 if let Content::Push { message, .. } = &kept.content
                     && let Some((part, except)) = kept.of.take_if(|(part, _)| part.slot == slot)
                 {
+                    let except = again(except, kept.kept_ms);
                     taken.push((message.clone(), part.uids, except, kept.parent));
                 }
             }
@@ -536,8 +551,15 @@ impl Shard {
         let epoch = Epoch { life, count: outgoing.epoch };
         let begin = outgoing.begin;
         let mut number = begin;
-        let contents: Vec<Content> =
-            outgoing.queue.iter().flatten().map(|kept| kept.content.clone()).collect();
+        let contents = outgoing.queue.iter_mut().flatten().map(|kept| {
+            if let Content::Deliver { except, .. } | Content::FanOut { except, .. } =
+                &mut kept.content
+            {
+                *except = again(*except, kept.kept_ms);
+            }
+            kept.content.clone()
+        });
+        let contents: Vec<Content> = contents.collect();
         for content in contents {
             let receipt = Some(Receipt { from, epoch, begin, number });
             self.send_to(to, Envelope::Parcel { receipt, content });
