@@ -67,6 +67,9 @@ use crate::{
 /// The slot of group 0, which replicates the cluster's own state.
 pub const CLUSTER_SLOT: SlotId = SlotId(u16::MAX);
 
+/// How long a draining node of a cluster goes on taking what its clients send. Those that send without
+/// a pause would keep it from ever being idle.
+const DRAIN_SERVE_MS: u64 = 500;
 /// How often outboxes and overdue proposals are looked after while there are any.
 const HOUSEKEEPING_MS: u64 = 500;
 /// How long one server key pair serves (issue of X25519 cost; keys of sessions stay independent).
@@ -84,6 +87,8 @@ pub struct Shard {
     server_key: Option<(u64, Arc<ServerKey>)>,
     empty: Name,
     draining: bool,
+    /// A draining node of a cluster ends its clients' connections then: they go on elsewhere.
+    end_clients_ms: Option<u64>,
 
     conns: Vec<Option<Box<Conn>>>,
     connection_count: u64,
@@ -157,6 +162,7 @@ impl Shard {
             server_key: None,
             empty: "".into(),
             draining: false,
+            end_clients_ms: None,
             conns: Vec::new(),
             connection_count: 0,
             session_count: 0,
@@ -288,7 +294,11 @@ impl Shard {
             Event::Persisted { size } => {
                 self.state_queue_size = self.state_queue_size.saturating_sub(size);
             }
-            Event::Drain => self.draining = true,
+            Event::Drain => {
+                self.draining = true;
+                let peers = self.has_peers();
+                self.end_clients_ms = peers.then_some(self.now.mono_ms + DRAIN_SERVE_MS);
+            }
         }
     }
 
@@ -361,6 +371,10 @@ impl Shard {
             self.silence.pop();
             self.check_silence(conn);
         }
+        if self.end_clients_ms.is_some_and(|due| due <= now) {
+            self.end_clients_ms = None;
+            self.end_all_connections();
+        }
         self.answer_overdue_asks();
         self.retry_reads();
         if now >= self.next_housekeeping_ms {
@@ -381,6 +395,7 @@ impl Shard {
         let silence = self.silence.peek().map(|Reverse((due, _))| *due);
         let ask = self.asks.next_deadline_ms();
         let read = self.failed_reads.front().map(|(due, _)| *due);
+        let end = self.end_clients_ms;
         let waits = !self.sends.is_empty() || self.parcels.count() > 0;
         let busy = waits
             || self.slots.values().any(|slot| {
@@ -388,7 +403,8 @@ impl Shard {
             });
         let housekeeping = busy.then_some(self.next_housekeeping_ms);
         let retry = (self.session_count > 0).then_some(self.next_retry_scan_ms);
-        [silence, ask, read, self.next_due_ms(), housekeeping, retry].into_iter().flatten().min()
+        let due = [silence, ask, read, end, self.next_due_ms(), housekeeping, retry];
+        due.into_iter().flatten().min()
     }
 
     /// Sends an envelope; one for this shard is handled before the next event.
