@@ -14,7 +14,7 @@ use super::{
     cache::Found,
     channel::{Channel, Plan, plan_of, shown_channel},
     connection::Live,
-    parcels::Parent,
+    parcels::{Parent, again},
     unacked::Unacked,
     waiting::Waiting,
 };
@@ -196,12 +196,13 @@ impl Shard {
             self.not_home(message.clone(), part.clone(), *except, *parent);
             return rest;
         }
+        let now = self.now.unix_ms;
         let held = self.hold_if_early(part.slot, || Job {
             message: message.clone(),
             parts: [part.clone()].into(),
             part: 0,
             next: *next,
-            except: *except,
+            except: again(*except, now),
             parent: *parent,
         });
         if held {

@@ -52,9 +52,9 @@ struct Kept {
     kept_ms: i64,
 }
 
-/// For whom something is that is delivered again, or by the next home: sessions that came since
-/// may have got newer ones already (G6). The one that sent it knows that itself.
-fn again(except: Except, kept_ms: i64) -> Except {
+/// For whom something is that is delivered late, again, or by the next home: sessions that came
+/// since may have got newer ones already (G6). The one that sent it knows that itself.
+pub(crate) fn again(except: Except, kept_ms: i64) -> Except {
     match except {
         Except::None | Except::Sender(_) => Except::Since(kept_ms),
         Except::Since(_) => except,
@@ -459,6 +459,7 @@ impl Shard {
         parent: Parent,
     ) {
         self.hold(parent);
+        let except = again(except, self.now.unix_ms);
         let until_ms = self.now.mono_ms + HOMELESS_MS;
         let homeless = Homeless { message, to, except, parent, until_ms };
         self.parcels.homeless.entry(slot).or_default().push_back(homeless);
