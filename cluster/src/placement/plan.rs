@@ -221,26 +221,27 @@ impl Plan {
         Some((*slot, *voters.min_by_key(|id| leads.get(id).copied())?))
     }
 
-    /// The first move on the shortest way from a node that leads too many to one that leads fewer by
-    /// two or more.
+    /// The last move on the shortest way from a node that leads too many to one that leads fewer by two
+    /// or more. Either it makes the numbers more even, or it keeps them and leaves a shorter way: whoever
+    /// gives in it leads more than whoever takes, or the way would have ended there.
     fn surplus(&self) -> Option<(SlotId, NodeId)> {
         let leads = self.count(|placed| placed.leader);
         let mut by_count: Vec<(NodeId, usize)> = leads.iter().map(|(id, n)| (*id, *n)).collect();
         by_count.sort_by_key(|(id, count)| (std::cmp::Reverse(*count), *id));
         by_count.into_iter().find_map(|(from, count)| {
             let low = |id: &NodeId| leads.get(id).is_some_and(|other| other + 2 <= count);
-            self.first_move(from, low)
+            self.last_move(from, low)
         })
     }
 
-    fn first_move(
+    fn last_move(
         &self,
         from: NodeId,
         is_goal: impl Fn(&NodeId) -> bool,
     ) -> Option<(SlotId, NodeId)> {
         let mut seen = BTreeSet::from([from]);
-        let mut queue = VecDeque::from([(from, None)]);
-        while let Some((node, first)) = queue.pop_front() {
+        let mut queue = VecDeque::from([from]);
+        while let Some(node) = queue.pop_front() {
             let led = self
                 .free_slots()
                 .filter(|(slot, _, leader)| *leader == node && **slot != CLUSTER_SLOT);
@@ -249,11 +250,10 @@ impl Plan {
                     if !seen.insert(*to) {
                         continue;
                     }
-                    let first = first.or(Some((*slot, *to)));
                     if is_goal(to) {
-                        return first;
+                        return Some((*slot, *to));
                     }
-                    queue.push_back((*to, first));
+                    queue.push_back(*to);
                 }
             }
         }
