@@ -97,6 +97,12 @@ const OURS: &[(&str, Kind, OfShards, &str)] = &[
         |v| v.retries_dropped,
         "RECVs given up: after the last try, or because too many waited.",
     ),
+    (
+        "jindou_pushes_late_total",
+        Counter,
+        |v| v.pushes_late,
+        "Sessions ended because a RECV came for them after a newer one of its channel.",
+    ),
     ("jindou_messages_stored_total", Counter, |v| v.stored, "Messages stored."),
     (
         "jindou_messages_deduplicated_total",

@@ -558,3 +558,33 @@ fn who_comes_back_elsewhere_gets_nothing_older_than_what_it_has() {
         assert_eq!(seqs(&nodes.listen(kim).1), [4]);
     }
 }
+
+/// What an old leader brings after newer ones of the next leader is not pushed out of order: the
+/// session ends, and its client comes again and reads (G6, G8).
+#[test]
+fn a_push_that_comes_too_late_ends_the_session() {
+    let mut nodes = Nodes::new(&[1, 1, 1, 1], 3, 8);
+    let (ann, kim) = (nodes.connect(2, "ann"), nodes.connect(3, "kim"));
+    let group = (0..).map(|n| format!("g{n}"));
+    let group = group.into_iter().find(|id| nodes.slot_of(id) != nodes.slot_of("kim")).unwrap();
+    nodes.group(&group, &["ann", "kim"]);
+    nodes.lead(nodes.slot_of(&group), 1);
+    nodes.lead(nodes.slot_of("kim"), 0);
+    nodes.advance(1_000);
+    nodes.cut(1, 0);
+    // More than the next leader keeps of what the old one could not deliver.
+    for number in ["1", "2", "3"] {
+        nodes.send_large(ann, &group, number, 100 << 10);
+        nodes.run();
+    }
+    nodes.lead(nodes.slot_of(&group), 2);
+    nodes.run();
+    let (acks, recvs) = nodes.listen(kim);
+    assert_eq!((acks.len(), seqs(&recvs)), (0, vec![2, 3]));
+    assert!(!nodes.closed.contains(&kim));
+    nodes.heal(1, 0);
+    nodes.advance(100);
+    assert_eq!(nodes.listen(kim).1, []);
+    assert!(nodes.closed.contains(&kim));
+    assert!(!nodes.closed.contains(&ann));
+}

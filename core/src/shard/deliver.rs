@@ -13,7 +13,7 @@ use super::{
     Shard,
     cache::Found,
     channel::{Channel, Plan, plan_of, shown_channel},
-    connection::Live,
+    connection::{Live, Order},
     parcels::{Parent, again},
     unacked::Unacked,
     waiting::Waiting,
@@ -244,6 +244,7 @@ impl Shard {
         // What is the same for several receivers stands in the outbox once.
         let mut shared = Shared::default();
         let has_peers = self.has_peers();
+        let mut late = Vec::new();
         for conn in conns {
             let Some(Some(entry)) = self.conns.get_mut(conn.place()) else {
                 continue;
@@ -254,10 +255,16 @@ impl Shard {
             let Some(live) = entry.link.session.live_mut() else {
                 continue;
             };
-            // Another home, or another leader, may have sent it already.
-            if has_peers && (live.has_sent(message) || live.is_pushed(message.id, self.now.mono_ms))
-            {
-                continue;
+            // Another home, or another leader, may have sent it already, or newer ones.
+            if has_peers {
+                match live.order(message, self.now.mono_ms) {
+                    Order::Next => {}
+                    Order::Again => continue,
+                    Order::Late => {
+                        late.push(*conn);
+                        continue;
+                    }
+                }
             }
             let size = write_recv(&mut self.out, *conn, live, message, &mut shared);
             let Some(size) = size else { continue };
@@ -270,6 +277,11 @@ impl Shard {
                     (self.settings.unacked_count_max, self.settings.unacked_size_max);
                 self.vars.retries_dropped += live.unacked.shrink(count_max, size_max);
             }
+        }
+        // It comes again and reads what it has not got: out of order it gets nothing (G6, G8).
+        for conn in late {
+            self.vars.pushes_late += 1;
+            self.on_kick(conn, None);
         }
     }
 

@@ -559,6 +559,14 @@ impl Nodes {
         self.say(client, &json!({"method": "send", "id": number, "params": params}));
     }
 
+    /// The same to a group, with so many bytes of payload.
+    pub(crate) fn send_large(&mut self, client: Client, group: &str, number: &str, size: usize) {
+        let payload = "AAAA".repeat(size / 3);
+        let params = json!({"channelId": group, "channelType": 2, "clientMsgNo": number,
+                            "payload": payload});
+        self.say(client, &json!({"method": "send", "id": number, "params": params}));
+    }
+
     /// What came since the last call; every RECV is acknowledged.
     pub(crate) fn heard(&mut self, client: Client) -> Vec<Value> {
         let bytes = self.outputs.remove(&client).unwrap_or_default();

@@ -10,10 +10,14 @@
 //! socket ([`crate::effect::Effect::Close`]). CONNECT is in `connect`, SEND in `submit`.
 
 mod connect;
+mod memory;
 mod submit;
 
 use std::{collections::VecDeque, net::SocketAddr, ops::Range};
 
+pub(crate) use memory::Order;
+
+use self::memory::Memory;
 use super::{Shard, unacked::UnackedQueue};
 use crate::{
     code::Code,
@@ -106,13 +110,8 @@ pub(crate) struct Live {
     pub(crate) cipher: Option<Cipher>,
     send_ban: bool,
     since_ms: i64,
-    /// Ids of the last pushes, in a cluster: what comes twice is written once.
-    pushed: VecDeque<i64>,
-    /// Ids of the last messages that came from here, in a cluster, ascending: whoever delivers
-    /// them again may not know whose they are.
-    sent: VecDeque<i64>,
-    /// `Now::mono_ms` when the last of these ids came.
-    remembered_ms: u64,
+    /// In a cluster, what went through it.
+    memory: Option<Box<Memory>>,
     pub(crate) unacked: UnackedQueue,
     /// Ids of JSON-RPC sends that wait for their result.
     rpc_ids: VecDeque<(u64, String)>,
@@ -138,51 +137,20 @@ impl Session {
     }
 }
 
-/// How many pushes a session remembers.
-const PUSHED_MAX: usize = 256;
-/// How many of its own messages: at least as many as a follower keeps of one slot.
-const SENT_MAX: usize = 2_048;
-/// How long it remembers them when nothing comes: as long as anybody keeps what has no home.
-const REMEMBERED_MS: u64 = 60_000;
-
 impl Live {
-    /// Whether the message was pushed lately; from now on it was.
-    pub(crate) fn is_pushed(&mut self, message_id: i64, now_ms: u64) -> bool {
-        self.remembered_ms = now_ms;
-        if self.pushed.contains(&message_id) {
-            return true;
-        }
-        if self.pushed.len() >= PUSHED_MAX {
-            self.pushed.pop_front();
-        }
-        self.pushed.push_back(message_id);
-        false
+    /// What it remembers, to be added to.
+    pub(crate) fn memory(&mut self) -> &mut Memory {
+        self.memory.get_or_insert_default()
     }
 
-    /// A message comes from here.
-    fn remember_sent(&mut self, message_id: i64, now_ms: u64) {
-        self.remembered_ms = now_ms;
-        if self.sent.len() >= SENT_MAX {
-            self.sent.pop_front();
-        }
-        self.sent.push_back(message_id);
-    }
-
-    /// Whether the message came from here lately.
-    pub(crate) fn has_sent(&self, message: &Message) -> bool {
-        message.from == self.uid && self.has_sent_id(message.id)
-    }
-
-    fn has_sent_id(&self, message_id: i64) -> bool {
-        self.sent.binary_search(&message_id).is_ok()
+    /// Where a push of this message stands among the others.
+    pub(crate) fn order(&mut self, message: &Message, now_ms: u64) -> Order {
+        self.memory.get_or_insert_default().push(&self.uid, message, now_ms)
     }
 
     /// Gives back the memory of a session at which nothing has come for long.
     pub(crate) fn forget_old(&mut self, now_ms: u64) {
-        let is_old = self.remembered_ms + REMEMBERED_MS < now_ms;
-        if is_old && self.pushed.capacity() + self.sent.capacity() > 0 {
-            (self.pushed, self.sent) = (VecDeque::new(), VecDeque::new());
-        }
+        self.memory.take_if(|memory| memory.is_over(now_ms));
     }
 }
 

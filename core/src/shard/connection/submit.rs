@@ -30,7 +30,7 @@ impl Shard {
         let flags = send.flags.to_bits();
         let origin = Origin::Session { session, client_seq: send.client_seq, flags, rpc: 0 };
         if has_peers {
-            live.remember_sent(id, self.now.mono_ms);
+            live.memory().sent(id, self.now.mono_ms);
         }
         let mut code = live.may_send(self.now.mono_ms, self.settings.sends_per_second_max);
         let mut payload = Vec::new();
@@ -81,7 +81,7 @@ impl Shard {
         let flags = send.flags.to_bits();
         let origin = Origin::Session { session, client_seq: 0, flags, rpc };
         if has_peers {
-            live.remember_sent(message_id, self.now.mono_ms);
+            live.memory().sent(message_id, self.now.mono_ms);
         }
         let code = live.may_send(self.now.mono_ms, self.settings.sends_per_second_max);
         let uid = live.uid.clone();
@@ -171,9 +171,9 @@ impl Shard {
         if self.has_peers()
             && seq > 0
             && let Some(live) = entry.link.session.live_mut()
-            && !live.has_sent_id(message_id)
+            && !live.memory().has_sent(message_id)
         {
-            live.is_pushed(message_id, self.now.mono_ms);
+            live.memory().know(message_id, self.now.mono_ms);
         }
         if let Some(live) = entry.link.session.live_mut()
             && let Some(place) = live.rpc_ids.iter().position(|(number, _)| *number == rpc)
