@@ -13,9 +13,11 @@
 //! On a node without peers nothing is numbered: rings lose nothing, and what dies dies together.
 
 mod homeless;
+mod incoming;
 
 use std::{collections::VecDeque, sync::Arc};
 
+use self::incoming::Incoming;
 use super::{Shard, routes::WHEN_TOLD};
 use crate::{
     envelope::{Content, Envelope, Epoch, Except, Part, Receipt},
@@ -73,15 +75,6 @@ struct Outgoing {
     due_ms: Option<u64>,
     /// When something of it was taken last.
     moved_ms: u64,
-}
-
-/// Parcels of one shard that have not done their work.
-#[derive(Debug)]
-struct Incoming {
-    epoch: Epoch,
-    first: u64,
-    /// How many things are left to do for each.
-    counts: VecDeque<u32>,
 }
 
 /// Recipients whose home is not known, or a fan-out whose base channel's slot has no leader.
@@ -244,71 +237,6 @@ impl Shard {
         }
     }
 
-    /// A parcel has come.
-    pub(super) fn on_parcel(&mut self, receipt: Option<Receipt>, content: Content) {
-        let Some(receipt) = receipt else {
-            return self.open_parcel(content, Parent::None);
-        };
-        let Receipt { from, epoch, begin, number } = receipt;
-        let fresh = || Incoming { epoch, first: begin, counts: VecDeque::new() };
-        let incoming = self.parcels.incoming.entry(from).or_insert_with(fresh);
-        if incoming.epoch != epoch {
-            if epoch.is_until(incoming.epoch) {
-                return;
-            }
-            *incoming = fresh();
-        }
-        let next = u64::try_from(incoming.counts.len()).unwrap_or(0).wrapping_add(incoming.first);
-        if number != next {
-            // A gap: what is missing comes again, and this one after it.
-            return;
-        }
-        incoming.counts.push_back(1);
-        let parent = Parent::Parcel(receipt);
-        self.open_parcel(content, parent);
-        self.release(parent);
-    }
-
-    fn open_parcel(&mut self, content: Content, parent: Parent) {
-        match content {
-            Content::Deliver { message, mut parts, except } => {
-                if let Parent::Parcel(receipt) = parent {
-                    let back: Vec<SlotId> = parts
-                        .iter()
-                        .map(|part| part.slot)
-                        .filter(|slot| self.is_given_back(*slot, &receipt))
-                        .collect();
-                    if !back.is_empty() {
-                        parts.retain(|part| !back.contains(&part.slot));
-                        self.give_back(receipt, back);
-                    }
-                }
-                if !parts.is_empty() {
-                    self.add_job(message, parts.into(), except, parent);
-                }
-            }
-            Content::FanOut { message, base, except } => {
-                let slot = base.slot(self.settings.slot_count);
-                match parent {
-                    Parent::Parcel(receipt) if self.is_given_back(slot, &receipt) => {
-                        self.give_back(receipt, vec![slot]);
-                    }
-                    Parent::None | Parent::Entry(..) | Parent::Parcel(_) => {
-                        self.on_fan_out(message, base, except, parent);
-                    }
-                }
-            }
-            Content::Push { message, conns } => self.push(&message, &conns),
-            Content::Kick { conn, text } => self.on_kick(conn, text.as_deref()),
-            Content::SendBan { conn, banned } => self.on_send_ban(conn, banned),
-        }
-    }
-
-    fn is_given_back(&self, slot: SlotId, receipt: &Receipt) -> bool {
-        let refused = self.parcels.refused.get(&(slot, receipt.from));
-        refused.is_some_and(|epoch| receipt.epoch.is_until(*epoch))
-    }
-
     /// Sends what is due; gives up what has been homeless for too long.
     pub(super) fn send_due_parcels(&mut self) {
         let now = self.now.mono_ms;
@@ -461,76 +389,6 @@ impl Shard {
         self.parcels.count -= taken.len();
         for kept in taken {
             self.release(kept.parent);
-        }
-    }
-
-    /// One thing more is to do before the parent is told.
-    pub(super) fn hold(&mut self, parent: Parent) {
-        match parent {
-            Parent::None => {}
-            Parent::Entry(slot, index) => {
-                if let Some(state) = self.slots.get_mut(&slot) {
-                    state.undelivered.hold(index);
-                }
-            }
-            Parent::Parcel(receipt) => {
-                if let Some(count) = self.count_of(&receipt) {
-                    *count += 1;
-                }
-            }
-        }
-    }
-
-    /// One thing is done.
-    pub(super) fn release(&mut self, parent: Parent) {
-        match parent {
-            Parent::None => {}
-            Parent::Entry(slot, index) => {
-                if let Some(state) = self.slots.get_mut(&slot) {
-                    state.undelivered.release(index);
-                }
-            }
-            Parent::Parcel(receipt) => {
-                let Some(count) = self.count_of(&receipt) else {
-                    return;
-                };
-                *count = count.saturating_sub(1);
-                if *count > 0 {
-                    return;
-                }
-                let owed = self.parcels.owed.entry(receipt.from).or_default();
-                let Some(incoming) = self.parcels.incoming.get_mut(&receipt.from) else {
-                    return;
-                };
-                if receipt.number != incoming.first {
-                    owed.push(receipt.number);
-                    return;
-                }
-                while incoming.counts.front() == Some(&0) {
-                    incoming.counts.pop_front();
-                    incoming.first = incoming.first.wrapping_add(1);
-                }
-            }
-        }
-    }
-
-    fn count_of(&mut self, receipt: &Receipt) -> Option<&mut u32> {
-        let incoming = self.parcels.incoming.get_mut(&receipt.from)?;
-        if incoming.epoch != receipt.epoch {
-            return None;
-        }
-        let place = usize::try_from(receipt.number.wrapping_sub(incoming.first)).ok()?;
-        incoming.counts.get_mut(place)
-    }
-
-    /// Ends a step: one word to each shard whose parcels are done.
-    pub(super) fn pay_receipts(&mut self) {
-        let by = self.me();
-        for (to, later) in std::mem::take(&mut self.parcels.owed) {
-            if let Some(incoming) = self.parcels.incoming.get(&to) {
-                let number = incoming.first.wrapping_sub(1);
-                self.send_to(to, Envelope::Delivered { by, number, later });
-            }
         }
     }
 
