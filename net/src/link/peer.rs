@@ -36,6 +36,8 @@ pub(crate) struct Peer {
     pub(crate) incarnation: Option<u64>,
     /// Since when there is no bundle.
     pub(crate) down_ms: u64,
+    /// When it came back last without having been dead, nor started anew.
+    pub(crate) returned_ms: Option<u64>,
     /// Whether that has been told.
     pub(crate) is_dead: bool,
     pub(crate) traffic: Rc<Traffic>,
@@ -153,6 +155,7 @@ impl Inner {
                 bundle: None,
                 incarnation: None,
                 down_ms: self.now_ms(),
+                returned_ms: None,
                 is_dead: false,
                 traffic,
                 resets: 0,
@@ -221,6 +224,9 @@ impl Inner {
                 return None;
             };
             peer.bundle = Some(Rc::clone(&bundle));
+            if peer.incarnation == Some(info.incarnation) && !peer.is_dead {
+                peer.returned_ms = Some(self.now_ms());
+            }
             peer.incarnation = Some(info.incarnation);
             peer.is_dead = false;
             peer.trouble = None;
