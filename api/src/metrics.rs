@@ -98,10 +98,10 @@ const OURS: &[(&str, Kind, OfShards, &str)] = &[
         "RECVs given up: after the last try, or because too many waited.",
     ),
     (
-        "jindou_pushes_late_total",
+        "jindou_sessions_out_of_step_total",
         Counter,
-        |v| v.pushes_late,
-        "Sessions ended because a RECV came for them after a newer one of its channel.",
+        |v| v.sessions_out_of_step,
+        "Sessions ended because a RECV came too late or may have gone by: clients come and read.",
     ),
     ("jindou_messages_stored_total", Counter, |v| v.stored, "Messages stored."),
     (

@@ -228,6 +228,14 @@ pub enum Content {
         #[rkyv(with = with::Map<AsText>)]
         text: Option<Name>,
     },
+    /// To a shard that was away: pushes to these sessions went by, or may have. They end, without
+    /// a frame, so that their clients come again and read.
+    EndSessions {
+        /// Of these connections.
+        conns: Vec<ConnId>,
+        /// Of the users of these slots.
+        slots: Vec<SlotId>,
+    },
     /// To the session's shard: the user's send ban changed.
     SendBan {
         /// The connection.

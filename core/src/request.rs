@@ -287,8 +287,9 @@ pub struct Vars {
     pub unacked: u64,
     /// RECVs given up after the last try, or because too many waited.
     pub retries_dropped: u64,
-    /// Sessions ended because a RECV came for them after a newer one of its channel (G6).
-    pub pushes_late: u64,
+    /// Sessions ended because a RECV for them came after a newer one of its channel (G6), or may
+    /// have gone by (G8).
+    pub sessions_out_of_step: u64,
     /// Messages stored since the start.
     pub stored: u64,
     /// Sends answered with the first message's id and seq (G4).

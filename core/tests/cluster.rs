@@ -588,3 +588,34 @@ fn a_push_that_comes_too_late_ends_the_session() {
     assert!(nodes.closed.contains(&kim));
     assert!(!nodes.closed.contains(&ann));
 }
+
+/// A node that others took for dead does not know it when it saw only short gaps itself. Homes that
+/// were without it, and moved on, tell it: its sessions missed what was pushed (G8).
+#[test]
+fn who_was_dead_for_others_ends_the_sessions_that_missed_something() {
+    for moves_on in [false, true] {
+        let mut nodes = Nodes::new(&[1, 1, 1, 1], 3, 8);
+        let (ann, kim) = (nodes.connect(2, "ann"), nodes.connect(3, "kim"));
+        let home = nodes.slot_of("kim");
+        nodes.lead(nodes.slot_of(&person_channel("ann", "kim")), 2);
+        nodes.lead(home, 0);
+        nodes.advance(1_000);
+        for other in 0..3 {
+            nodes.cut(other, 3);
+            nodes.bury(other, 3);
+        }
+        nodes.run();
+        // The home knows which sessions it had; the next one knows of none.
+        nodes.send_wait(ann, "kim", 1, "1");
+        if moves_on {
+            nodes.lead(home, 1);
+            nodes.advance(1_000);
+            nodes.send_wait(ann, "kim", 1, "2");
+            nodes.lead(home, 2);
+        }
+        nodes.heal_all();
+        nodes.advance(2_000);
+        assert_eq!(nodes.listen(kim).1, []);
+        assert!(nodes.closed.contains(&kim), "moves_on: {moves_on}");
+    }
+}

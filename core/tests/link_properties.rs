@@ -127,6 +127,7 @@ impl Stuff {
             Content::FanOut { message: message.clone(), base: self.channel(), except },
             Content::Push { message, conns: vec![conn; usize::from(self.small % 9)] },
             Content::Kick { conn, text },
+            Content::EndSessions { conns: vec![conn; 2], slots: vec![self.slot()] },
             Content::SendBan { conn, banned: self.flag },
         ]
     }

@@ -280,7 +280,7 @@ impl Shard {
         }
         // It comes again and reads what it has not got: out of order it gets nothing (G6, G8).
         for conn in late {
-            self.vars.pushes_late += 1;
+            self.vars.sessions_out_of_step += 1;
             self.on_kick(conn, None);
         }
     }

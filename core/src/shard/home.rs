@@ -43,8 +43,6 @@ pub(crate) struct Home {
     is_open: bool,
     /// Deliveries that wait until it serves.
     held: VecDeque<Job>,
-    /// Shards that announce too late, with their sessions that this home has let in itself.
-    late: Map<ShardAddr, Set<SessionAddr>>,
 }
 
 /// The level of a device that may end the sessions of others.
@@ -239,10 +237,26 @@ impl Shard {
     }
 
     fn open_home(&mut self, slot: SlotId) {
+        let absent = self.shards_unannounced(slot);
         if let Some(home) = self.homes.get_mut(&slot) {
             home.is_open = true;
             self.release_held(slot);
         }
+        // From now on pushes go by at sessions that this home does not know of.
+        for shard in absent {
+            self.miss(shard, Vec::new(), vec![slot]);
+        }
+    }
+
+    /// The shards whose sessions a home does not know, dead ones among them.
+    fn shards_unannounced(&self, slot: SlotId) -> Vec<ShardAddr> {
+        let term = self.term_of(slot);
+        let announced = self.homes.get(&slot).map(|home| &home.announced);
+        let is_absent = |shard: &ShardAddr| {
+            let is_dead = self.routes.peers.get(&shard.node).is_some_and(|peer| peer.dead);
+            is_dead || announced.and_then(|all| all.get(shard)).is_none_or(|of| *of < term)
+        };
+        self.shards_known().into_iter().filter(is_absent).collect()
     }
 
     /// What waited goes on, before anything that came later.
@@ -340,31 +354,13 @@ impl Shard {
     ) {
         let home = self.homes.entry(slot).or_default();
         if first {
-            let mut known = Set::default();
             home.users.retain(|_, sessions| {
-                sessions.retain(|presence| {
-                    let is_theirs = Self::shard_of_session(presence.session) == from;
-                    if is_theirs {
-                        known.insert(presence.session);
-                    }
-                    !is_theirs
-                });
+                sessions.retain(|presence| Self::shard_of_session(presence.session) != from);
                 !sessions.is_empty()
             });
-            home.late.swap_remove(&from);
-            if home.is_open && !home.announced.contains_key(&from) {
-                home.late.insert(from, known);
-            }
         }
         for Announced { uid, conn, device_flag, level, device_id, since_ms } in sessions {
             let session = SessionAddr { node: from.node, conn };
-            // Pushes went by while this home did not know of it: it must come again and read (G8).
-            let late = self.homes.get(&slot).and_then(|home| home.late.get(&from));
-            if late.is_some_and(|known| !known.contains(&session)) {
-                let content = Content::Kick { conn, text: None };
-                self.send_parcel(from, content, super::parcels::Parent::None);
-                continue;
-            }
             let new = Presence { session, device_flag, level, device_id, since_ms };
             let known = self.homes.get(&slot).and_then(|home| home.users.get(&uid));
             let younger = known.into_iter().flatten().find_map(|old| {
@@ -383,21 +379,23 @@ impl Shard {
         if last {
             if let Some(home) = self.homes.get_mut(&slot) {
                 home.announced.insert(from, term);
-                home.late.swap_remove(&from);
             }
             self.open_home_if_complete(slot);
         }
     }
 
-    /// A node's sessions are over.
-    pub(super) fn forget_sessions_of(&mut self, node: NodeId) {
+    /// A node's sessions are over, or nobody can reach them; which.
+    pub(super) fn forget_sessions_of(&mut self, node: NodeId) -> Vec<SessionAddr> {
+        let mut forgotten = Vec::new();
         for home in self.homes.values_mut() {
             home.announced.retain(|shard, _| shard.node != node);
             home.users.retain(|_, sessions| {
-                sessions.retain(|presence| presence.session.node != node);
+                let theirs = sessions.extract_if(.., |presence| presence.session.node == node);
+                forgotten.extend(theirs.map(|presence| presence.session));
                 !sessions.is_empty()
             });
         }
+        forgotten
     }
 }
 

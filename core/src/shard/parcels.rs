@@ -14,10 +14,11 @@
 
 mod homeless;
 mod incoming;
+mod missed;
 
 use std::{collections::VecDeque, sync::Arc};
 
-use self::incoming::Incoming;
+use self::{incoming::Incoming, missed::Missed};
 use super::{Shard, routes::WHEN_TOLD};
 use crate::{
     envelope::{Content, Envelope, Epoch, Except, Part, Receipt},
@@ -103,6 +104,8 @@ pub(crate) struct Parcels {
     owed: Map<ShardAddr, Vec<u64>>,
     /// Up to which epoch parcels for this slot are given back to whom.
     refused: Map<(SlotId, ShardAddr), Epoch>,
+    /// What went by at shards that are away.
+    missed: Map<ShardAddr, Missed>,
     count: usize,
 }
 
@@ -197,7 +200,10 @@ impl Shard {
     ) {
         let of_session = matches!(
             content,
-            Content::Push { .. } | Content::Kick { .. } | Content::SendBan { .. }
+            Content::Push { .. }
+                | Content::Kick { .. }
+                | Content::EndSessions { .. }
+                | Content::SendBan { .. }
         );
         let own = to.node == self.settings.node;
         if !self.has_peers() || (own && of_session) {
@@ -205,7 +211,7 @@ impl Shard {
         }
         let peer = self.routes.peers.get(&to.node);
         if of_session && peer.is_none_or(|peer| peer.dead) {
-            return;
+            return self.miss_content(to, content);
         }
         let up = own || peer.is_some_and(|peer| peer.up);
         self.hold(parent);
@@ -327,24 +333,26 @@ impl Shard {
         }
     }
 
-    /// A node's sessions are gone, and what was on its way to them.
-    pub(super) fn drop_session_parcels(&mut self, node: NodeId) {
+    /// A node is gone, and what was on its way to its sessions; it is given back.
+    pub(super) fn drop_session_parcels(&mut self, node: NodeId) -> Vec<(ShardAddr, Content)> {
         let mut dropped = Vec::new();
-        for (_, outgoing) in self.parcels.outgoing.iter_mut().filter(|(to, _)| to.node == node) {
+        for (to, outgoing) in self.parcels.outgoing.iter_mut().filter(|(to, _)| to.node == node) {
             for entry in &mut outgoing.queue {
                 let of_homes = matches!(
                     entry,
                     Some(Kept { content: Content::Deliver { .. } | Content::FanOut { .. }, .. })
                 );
                 if !of_homes {
-                    dropped.extend(entry.take());
+                    dropped.extend(entry.take().map(|kept| (*to, kept)));
                 }
             }
         }
         self.parcels.count -= dropped.len();
-        for kept in dropped {
+        let give_back = |(to, kept): (ShardAddr, Kept)| {
             self.release(kept.parent);
-        }
+            (to, kept.content)
+        };
+        dropped.into_iter().map(give_back).collect()
     }
 
     /// A node has come back, maybe with other shards: what goes to homes finds its way anew.

@@ -188,7 +188,9 @@ impl Shard {
                     self.forget_sessions_of(node);
                     self.drop_session_parcels(node);
                     self.redirect_parcels(node);
+                    self.forget_missed(node);
                 }
+                self.tell_missed(node);
                 let leaders = self.routes.leaders.iter();
                 let leaders: Vec<_> = leaders.map(|(slot, leader)| (*slot, *leader)).collect();
                 for (slot, Leader { node: leader, term }) in leaders {
@@ -219,8 +221,13 @@ impl Shard {
                 if let Some(peer) = self.routes.peers.get_mut(&node) {
                     (peer.up, peer.dead) = (false, true);
                 }
-                self.forget_sessions_of(node);
-                self.drop_session_parcels(node);
+                // If it lives, its sessions miss from now on what is pushed to their users.
+                for session in self.forget_sessions_of(node) {
+                    self.miss(Self::shard_of_session(session), vec![session.conn], Vec::new());
+                }
+                for (shard, content) in self.drop_session_parcels(node) {
+                    self.miss_content(shard, content);
+                }
                 self.open_complete_homes();
                 self.end_sessions_if_cut_off();
             }
@@ -287,8 +294,17 @@ impl Shard {
 
     /// All nodes that may have sessions, with their shards: this one and those that are not dead.
     pub(super) fn shards_alive(&self) -> Vec<ShardAddr> {
+        self.shards_of(|peer| !peer.dead)
+    }
+
+    /// The same with the dead.
+    pub(super) fn shards_known(&self) -> Vec<ShardAddr> {
+        self.shards_of(|_| true)
+    }
+
+    fn shards_of(&self, which: impl Fn(&Peer) -> bool) -> Vec<ShardAddr> {
         let own = (self.settings.node, self.settings.shard_count);
-        let peers = self.routes.peers.iter().filter(|(_, peer)| !peer.dead);
+        let peers = self.routes.peers.iter().filter(|(_, peer)| which(peer));
         std::iter::once(own)
             .chain(peers.map(|(node, peer)| (*node, peer.shard_count)))
             .flat_map(|(node, count)| {

@@ -244,6 +244,14 @@ impl Nodes {
         }
     }
 
+    /// One node takes another for dead, which knows nothing of it.
+    pub(crate) fn bury(&mut self, me: usize, other: usize) {
+        for shard in 0..self.nodes[me].settings.shard_count {
+            let state = PeerState::Dead;
+            self.event(me, shard, Event::Peer { node: node_id(other), state });
+        }
+    }
+
     fn lose_link(&mut self, a: usize, b: usize) {
         self.links.retain(|(from, _, to), _| Self::pair(*from, *to) != Self::pair(a, b));
         self.cut.insert(Self::pair(a, b), self.now.mono_ms);

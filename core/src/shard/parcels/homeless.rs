@@ -115,6 +115,7 @@ impl Shard {
                 Content::FanOut { .. }
                 | Content::Push { .. }
                 | Content::Kick { .. }
+                | Content::EndSessions { .. }
                 | Content::SendBan { .. } => false,
             };
             if gone {

@@ -76,6 +76,7 @@ impl Shard {
             }
             Content::Push { message, conns } => self.push(&message, &conns),
             Content::Kick { conn, text } => self.on_kick(conn, text.as_deref()),
+            Content::EndSessions { conns, slots } => self.on_end_sessions(conns, &slots),
             Content::SendBan { conn, banned } => self.on_send_ban(conn, banned),
         }
     }
