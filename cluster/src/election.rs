@@ -108,7 +108,10 @@ impl<R: AsyncRuntime> Group<R> {
     fn pulse_election(self: &Rc<Self>, leader: Option<u64>, vote: Vote) -> Option<R::Instant> {
         let now = R::Instant::now();
         let election = &self.election;
-        let followed = leader.filter(|_| self.gone.get() != Some(vote.leader_id));
+        let heard_of = leader.filter(|_| self.gone.get() != Some(vote.leader_id));
+        // One that is known from the disk alone may be gone, though its node lives.
+        let named = self.named.get().is_some_and(|named| named.leader_id >= vote.leader_id);
+        let followed = heard_of.filter(|_| named);
         if let Some(until) = followed.and_then(|leader| self.life.promised_until(leader))
             && now < until
         {
@@ -118,8 +121,9 @@ impl<R: AsyncRuntime> Group<R> {
         let rank = self.rank(leader)?;
         let delay = STAGGER * rank + election.dice.below(JITTER);
         let base = election.free_at.map_or(now, |free_at| free_at.max(now));
-        // A leader that was never heard may have its first ping on the way.
-        let unheard = followed.is_some_and(|leader| self.life.promised_until(leader).is_none());
+        // A leader that was never heard may have its first ping or word on the way.
+        let unheard =
+            heard_of.is_some_and(|leader| !named || self.life.promised_until(leader).is_none());
         let grace = if unheard { self.life.promise } else { Duration::ZERO };
         let stood = election.seen.replace(vote) != vote && leader.is_none();
         let at = if stood && vote.leader_id.term > 0 {
@@ -197,7 +201,8 @@ impl<R: AsyncRuntime> Group<R> {
     ///
     /// The leader is the one of the highest vote that openraft was *given*, which at this moment
     /// it may not have looked at yet: frames of one group are given to it in the order in which
-    /// they come.
+    /// they come. A vote from the disk binds nobody: what was promised before the start ends with
+    /// `free_at`, and a leader that still leads says so before it counts on this node.
     /// To the leader itself, should it have to stand again, nothing was promised.
     pub(crate) fn bound_until(&self, candidate: u64) -> Option<R::Instant> {
         let now = R::Instant::now();

@@ -83,7 +83,6 @@ pub(crate) struct Parts<R: AsyncRuntime> {
 impl<R: AsyncRuntime> Group<R> {
     pub(crate) fn start(parts: Parts<R>) -> Rc<Self> {
         let Parts { shared, lanes, raft, log, router, life, election } = parts;
-        let named = log.borrow().vote().filter(|vote| vote.committed);
         let group = Rc::new(Self {
             shared,
             lanes,
@@ -92,7 +91,7 @@ impl<R: AsyncRuntime> Group<R> {
             router,
             life,
             election,
-            named: Cell::new(named),
+            named: Cell::new(None),
             gone: Cell::new(None),
             lease_ms: Cell::new(0),
             leaving: Cell::new(false),

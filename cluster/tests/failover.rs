@@ -208,3 +208,26 @@ fn a_node_that_stops_hands_over_everything_evenly() {
         cluster.check_no_overlap();
     });
 }
+
+/// The others know their leader from their disks alone. It lives, and can lead no more.
+#[test]
+fn a_leader_that_lost_its_directory_while_all_were_down_is_replaced() {
+    life(async || {
+        let mut cluster = Cluster::start().await;
+        cluster.write(5).await;
+        let leader = cluster.leader().await;
+        for id in 1..=3 {
+            cluster.kill(id).await;
+        }
+        cluster.lanes.remove(&leader);
+        // As nodes see it whose processes have never met: nobody has been there before.
+        cluster.world.borrow_mut().incarnations.clear();
+        for id in 1..=3 {
+            cluster.boot(id).await;
+        }
+        cluster.all_led().await;
+        assert_ne!(cluster.leader().await, leader);
+        cluster.write(5).await;
+        cluster.check_no_overlap();
+    });
+}

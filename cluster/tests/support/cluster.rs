@@ -34,7 +34,7 @@ pub(crate) struct World {
     dice: u64,
     start: Instant,
     seen: BTreeMap<NodeId, Rc<RefCell<Seen>>>,
-    incarnations: BTreeMap<NodeId, u64>,
+    pub(crate) incarnations: BTreeMap<NodeId, u64>,
     /// Leaders that were elected while another node had a lease.
     pub(crate) overlaps: Vec<String>,
 }
