@@ -76,6 +76,8 @@ impl LogCore {
             }
             core.push(entry);
         }
+        // The mark may be on disk before the entries; those that are missing come again.
+        core.committed = core.committed.min(core.last);
         core.first = stored.first.unwrap_or(0);
         if core.last.map(|last| last.index) != stored.last.or(core.purged.map(|p| p.index)) {
             return Err(invalid("the last entry of a log is missing"));
@@ -423,5 +425,30 @@ impl<R: AsyncRuntime> RaftLogStorage<TypeConfig<R>> for LogStore<R> {
             lanes.log.purge_to(self.group.0, log_id.index, encode_log_id(&log_id), done);
         });
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, reason = "tests")]
+
+    use super::*;
+    use crate::types::to_raft;
+    use jindou_core::id::LogId;
+
+    #[test]
+    fn what_is_committed_and_not_there_comes_again() {
+        let mark = |index| encode_log_id(&to_raft(LogId { term: 3, node: 1, index }));
+        let stored = Stored {
+            vote: None,
+            committed: Some(mark(20)),
+            purged: Some((10, mark(10))),
+            first: None,
+            last: None,
+            tail: Vec::new(),
+        };
+        let core = LogCore::restore(&stored).unwrap();
+        assert_eq!(core.committed, core.last);
+        assert_eq!(core.committed.map(|at| at.index), Some(10));
     }
 }
