@@ -19,7 +19,7 @@ pub use text::{AsCount, AsText, AsTexts, NamedTimes, Shared};
 /// The largest entry that is proposed, in bytes. One message of 1 MiB and its head fit.
 pub const ENTRY_SIZE_MAX: usize = 4 << 20;
 
-/// One Raft entry of a slot. Its bytes: proposer, proposal and time as little-endian u64, then the
+/// One Raft entry of a slot. Its bytes: the head's five numbers as little-endian u64, then the
 /// archived commands, so that a leader knows its own entry without decoding it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -29,7 +29,17 @@ pub struct Entry {
     pub commands: Vec<Command>,
 }
 
-/// The first 24 bytes of an entry.
+/// How long the slot remembers sends (G4). It is the proposer's setting: nodes may have different
+/// ones, replicas must forget alike.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DedupeWindow {
+    /// How many, at most.
+    pub count_max: u64,
+    /// Milliseconds.
+    pub ms: u64,
+}
+
+/// The first 40 bytes of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryHead {
     /// A number that a shard draws at its start, so that a leader finds the callers that wait for
@@ -39,6 +49,8 @@ pub struct EntryHead {
     pub proposal: u64,
     /// Unix time in milliseconds at the leader when it proposed. Apply knows no other time.
     pub time_ms: i64,
+    /// What of the sends before this entry is still remembered.
+    pub window: DedupeWindow,
 }
 
 /// A channel in an entry: stored id and type.
@@ -247,17 +259,23 @@ pub fn decode_changes(bytes: &[u8]) -> Result<Vec<ConversationChange>, EntryErro
 }
 
 impl EntryHead {
-    const SIZE: usize = 24;
+    const SIZE: usize = 40;
 
     /// Reads the head, `None` if there are not enough bytes.
     pub fn decode(bytes: &[u8]) -> Option<Self> {
         let (proposer, rest) = bytes.split_first_chunk::<8>()?;
         let (proposal, rest) = rest.split_first_chunk::<8>()?;
-        let (time_ms, _) = rest.split_first_chunk::<8>()?;
+        let (time_ms, rest) = rest.split_first_chunk::<8>()?;
+        let (count_max, rest) = rest.split_first_chunk::<8>()?;
+        let (ms, _) = rest.split_first_chunk::<8>()?;
         Some(Self {
             proposer: u64::from_le_bytes(*proposer),
             proposal: u64::from_le_bytes(*proposal),
             time_ms: i64::from_le_bytes(*time_ms),
+            window: DedupeWindow {
+                count_max: u64::from_le_bytes(*count_max),
+                ms: u64::from_le_bytes(*ms),
+            },
         })
     }
 }
@@ -268,6 +286,8 @@ pub fn encode_entry(head: EntryHead, commands: &Vec<Command>) -> Result<Bytes, E
     bytes.extend_from_slice(&head.proposer.to_le_bytes());
     bytes.extend_from_slice(&head.proposal.to_le_bytes());
     bytes.extend_from_slice(&head.time_ms.to_le_bytes());
+    bytes.extend_from_slice(&head.window.count_max.to_le_bytes());
+    bytes.extend_from_slice(&head.window.ms.to_le_bytes());
     let bytes = rkyv::api::high::to_bytes_in::<_, rancor::Error>(commands, bytes)
         .map_err(|e| EntryError(e.to_string()))?;
     Ok(Bytes::copy_from_slice(&bytes))
@@ -298,7 +318,12 @@ mod tests {
     #[test]
     fn an_entry_comes_back_from_its_bytes_at_any_alignment() {
         let entry = Entry {
-            head: EntryHead { proposer: 2, proposal: 3, time_ms: -1 },
+            head: EntryHead {
+                proposer: 2,
+                proposal: 3,
+                time_ms: -1,
+                window: DedupeWindow { count_max: 4, ms: 5 },
+            },
             commands: vec![Command::Disband { channel: ChannelRef { id: "g".into(), kind: 2 } }],
         };
         let bytes = entry.encode().unwrap();

@@ -1,6 +1,7 @@
 //! The part of the configuration that the rules depend on. Immutable for a process.
 
 use crate::{
+    entry::DedupeWindow,
     id::{Name, NodeId},
     networks::Networks,
 };
@@ -49,10 +50,8 @@ pub struct Settings {
     pub unacked_size_max: usize,
     /// A send or change that has no answer after this time is answered with an error.
     pub request_ms: u64,
-    /// Remembered sends per slot (G4).
-    pub dedupe_count_max: usize,
-    /// How long a send is remembered (G4).
-    pub dedupe_ms: i64,
+    /// Remembered sends of each slot that this node leads (G4).
+    pub dedupe_window: DedupeWindow,
     /// Bytes that may wait in a slot's accumulator.
     pub accumulator_size_max: usize,
     /// An entry is proposed when this many bytes have gathered.
@@ -94,8 +93,7 @@ impl Default for Settings {
             unacked_count_max: 4_096,
             unacked_size_max: 4 << 20,
             request_ms: 5_000,
-            dedupe_count_max: 16_384,
-            dedupe_ms: 15 * 60_000,
+            dedupe_window: DedupeWindow { count_max: 16_384, ms: 15 * 60_000 },
             accumulator_size_max: 8 << 20,
             entry_size_target: 64 << 10,
             cache_size_max: 256 << 20,

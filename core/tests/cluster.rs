@@ -12,6 +12,7 @@ mod nodes;
 
 use jindou_core::{
     channel_info::{List, ListChange},
+    entry::DedupeWindow,
     id::{ChannelId, ShardId, person_channel},
     request::{ApiSend, ClusterWrite, Failure, Reply, Request, Target},
     shard::CLUSTER_SLOT,
@@ -618,4 +619,26 @@ fn who_was_dead_for_others_ends_the_sessions_that_missed_something() {
         assert_eq!(nodes.listen(kim).1, []);
         assert!(nodes.closed.contains(&kim), "moves_on: {moves_on}");
     }
+}
+
+/// Replicas with different windows forget the same sends: the leader's window counts (G3, G16).
+#[test]
+fn replicas_with_different_dedupe_windows_stay_equal() {
+    let mut nodes = Nodes::new(&[1, 1, 1, 1], 3, 8);
+    nodes.remember(1, DedupeWindow { count_max: 2, ms: 1_000 });
+    let ann = nodes.connect(3, "ann");
+    let channel = ChannelId::new(person_channel("ann", "kim"), 1);
+    let slot = nodes.slot_of(&channel.id);
+    for leader in [0, 1, 2] {
+        nodes.lead(slot, leader);
+        nodes.advance(1_000);
+        for number in ["1", "2", "3", "1"] {
+            nodes.send_wait(ann, "kim", 1, number);
+            nodes.advance(2_000);
+        }
+    }
+    nodes.advance(1_000);
+    assert!(nodes.replicas_agree());
+    // The second leader has forgotten all three, the first and the third nothing.
+    assert!(nodes.stored(&channel).len() > 3);
 }

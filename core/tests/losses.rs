@@ -6,7 +6,7 @@ mod world;
 
 use jindou_core::{
     channel_info::ChannelInfo,
-    entry::{Command, Entry, EntryHead},
+    entry::{Command, DedupeWindow, Entry, EntryHead},
     id::{ChannelId, LogId, Name, ShardId, SlotId, person_channel},
     request::{Reply, Request},
     row::{Persist, Row},
@@ -257,7 +257,7 @@ fn who_left_during_the_login_is_not_online_afterwards() {
 #[test]
 fn an_entry_that_names_the_last_index_of_all_breaks_nothing() {
     let mut world = World::new(1);
-    let head = EntryHead { proposer: 1, proposal: 1, time_ms: 1 };
+    let head = EntryHead { proposer: 1, proposal: 1, time_ms: 1, window: DedupeWindow::default() };
     for target in [0, 1, u16::MAX] {
         let commands = vec![
             Command::OutboxDone { target, index: u64::MAX },

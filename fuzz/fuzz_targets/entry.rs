@@ -5,7 +5,7 @@
 use jindou_core::{
     channel_info::{ChannelInfo, List, ListChange},
     entry::{
-        ChannelRef, Command, ConversationAction, ConversationChange, Entry, EntryHead, NewMessage,
+        ChannelRef, Command, ConversationAction, ConversationChange, DedupeWindow, Entry, EntryHead, NewMessage,
         decode_changes, encode_changes,
     },
 };
@@ -26,7 +26,9 @@ fuzz_target!(|data: &[u8]| {
     let mut input = Input(rest);
     let count = input.byte() % 4;
     let whole = if choice & 2 == 0 {
-        let head = EntryHead { proposer: input.number(), proposal: input.number(), time_ms: -1 };
+        let (proposer, proposal) = (input.number(), input.number());
+        let window = DedupeWindow { count_max: input.number(), ms: input.number() };
+        let head = EntryHead { proposer, proposal, time_ms: -1, window };
         let commands = (0..count).map(|_| command(&mut input)).collect();
         let entry = Entry { head, commands };
         let bytes = entry.encode().expect("an entry can be written");

@@ -1,7 +1,7 @@
 //! A node under any order of events: bytes of clients, requests, commits, losses, time.
 #![no_main]
 
-use jindou_core::settings::Settings;
+use jindou_core::{entry::DedupeWindow, settings::Settings};
 use libfuzzer_sys::fuzz_target;
 
 mod node;
@@ -31,7 +31,7 @@ fuzz_target!(|data: &[u8]| {
         (settings.unacked_count_max, settings.retry_count_max) = (2, 1);
     }
     if bounds & 4 != 0 {
-        (settings.dedupe_count_max, settings.dedupe_ms) = (2, 1_000);
+        settings.dedupe_window = DedupeWindow { count_max: 2, ms: 1_000 };
     }
     if bounds & 8 != 0 {
         (settings.accumulator_size_max, settings.entry_size_target) = (600, 200);

@@ -327,8 +327,8 @@ keys! {
     ACCUMULATOR_MAX = bytes("limits.accumulatorMax", "4MiB", 64 * KIB, GIB, "messages of one slot that wait for the log; above it SENDs are refused and may be retried");
     STATE_QUEUE_MAX = bytes("limits.stateQueueMax", "64MiB", MIB, 1 << 36, "rows that wait for the state store; above it the log takes no more");
     CACHE_MAX = bytes("limits.cacheMax", "128MiB", MIB, 1 << 40, "channels, members and conversations that one shard keeps in memory");
-    DEDUPE_COUNT = int("limits.dedupeCountMax", "16384", 1, 16_777_216, "messages per slot whose client_msg_no is remembered; equal on all nodes");
-    DEDUPE_TIME = time("limits.dedupeTimeMax", "15m", s(1), s(7 * DAY), "and for how long; equal on all nodes");
+    DEDUPE_COUNT = int("limits.dedupeCountMax", "16384", 1, 16_777_216, "messages per slot whose client_msg_no is remembered, by the slot's leader");
+    DEDUPE_TIME = time("limits.dedupeTimeMax", "15m", s(1), s(7 * DAY), "and for how long");
     UID_MAX = bytes("limits.uidMax", "4KiB", 64, 16 * KIB, "one uid; equal on all nodes");
     CHANNEL_ID_MAX = bytes("limits.channelIdMax", "8KiB", 64, 32 * KIB, "one channel id as a client writes it; equal on all nodes");
     MEMBERS_MAX = int("limits.membersPerRequestMax", "100000", 1, ANY, "uids in one HTTP request");

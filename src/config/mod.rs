@@ -319,12 +319,8 @@ impl Config {
     /// joins. FNV-1a over their text.
     pub fn fingerprint(&self) -> u64 {
         let text = format!(
-            "slots {} dedupe {} {} uid {} channel {}",
-            self.cluster.slot_count,
-            self.dedupe.count_max,
-            self.dedupe.time_max.as_nanos(),
-            self.limits.uid_max,
-            self.limits.channel_id_max,
+            "slots {} uid {} channel {}",
+            self.cluster.slot_count, self.limits.uid_max, self.limits.channel_id_max,
         );
         text.bytes().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
             (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jindou_api::{Addresses, ApiSettings, Version};
-use jindou_core::{id::NodeId, settings::Settings};
+use jindou_core::{entry::DedupeWindow, id::NodeId, settings::Settings};
 use jindou_net::{DriverChoice, HttpSettings, NetSettings};
 
 use crate::config::{Config, Driver};
@@ -43,8 +43,10 @@ pub(super) fn core(config: &Config) -> Settings {
         retry_scan_ms: ms(retry.retry_scan_interval),
         retry_count_max: u8::try_from(retry.retry_max).unwrap_or(u8::MAX),
         request_ms: ms(config.cluster.request_timeout).min(REQUEST_MS_MAX),
-        dedupe_count_max: config.dedupe.count_max,
-        dedupe_ms: i64::try_from(config.dedupe.time_max.as_millis()).unwrap_or(i64::MAX),
+        dedupe_window: DedupeWindow {
+            count_max: u64::try_from(config.dedupe.count_max).unwrap_or(u64::MAX),
+            ms: ms(config.dedupe.time_max),
+        },
         accumulator_size_max: limits.accumulator_max,
         entry_size_target: config.batching.size_max,
         cache_size_max: limits.cache_max,
@@ -172,7 +174,7 @@ batch: {sizeMax: 32KiB}
         let times = [core.idle_ms, core.connect_ms, core.auth_ms, core.request_ms];
         assert_eq!(times, [9_000, 1_000, 5_000, 3_000]);
         assert_eq!((core.retry_ms, core.retry_scan_ms, core.retry_count_max), (11_000, 12_000, 13));
-        assert_eq!((core.dedupe_count_max, core.dedupe_ms), (100, 120_000));
+        assert_eq!(core.dedupe_window, DedupeWindow { count_max: 100, ms: 120_000 });
         assert_eq!((core.accumulator_size_max, core.entry_size_target), (2 << 20, 32 << 10));
         assert_eq!((core.cache_size_max, core.state_queue_size_max), (16 << 20, 8 << 20));
         assert_eq!((core.sends_per_second_max, core.sessions_per_user_max), (20, 3));

@@ -6,6 +6,7 @@ use std::{collections::VecDeque, hash::Hasher};
 use siphasher::sip128::{Hasher128, SipHasher13};
 
 use crate::{
+    entry::DedupeWindow,
     id::ChannelId,
     map::Map,
     row::{DedupeRecord, Row},
@@ -71,7 +72,7 @@ impl Dedupe {
         index: u64,
         records: Vec<DedupeRecord>,
         time_ms: i64,
-        (count_max, window_ms): (usize, i64),
+        window: DedupeWindow,
         rows: &mut Vec<Row>,
     ) -> u64 {
         if !records.is_empty() {
@@ -79,9 +80,11 @@ impl Dedupe {
             self.count += records.len();
             self.by_entry.push_back((index, records));
         }
+        let count_max = usize::try_from(window.count_max).unwrap_or(usize::MAX);
+        let oldest_ms = time_ms.saturating_sub_unsigned(window.ms);
         let mut cut = 0;
         while let Some((index, oldest)) = self.by_entry.front() {
-            let expired = oldest.last().is_none_or(|r| r.time_ms < time_ms - window_ms);
+            let expired = oldest.last().is_none_or(|r| r.time_ms < oldest_ms);
             if !expired && self.count <= count_max {
                 break;
             }
@@ -109,6 +112,10 @@ mod tests {
         DedupeRecord { digest: n.into(), id: n.into(), seq: n.into(), time_ms }
     }
 
+    fn window(count_max: u64) -> DedupeWindow {
+        DedupeWindow { count_max, ms: 100 }
+    }
+
     #[test]
     fn the_window_is_bounded_by_time_and_by_count() {
         let mut dedupe = Dedupe::default();
@@ -119,14 +126,14 @@ mod tests {
                 n.into(),
                 vec![record(n, n.into())],
                 n.into(),
-                (3, 100),
+                window(3),
                 &mut rows,
             );
             assert_eq!(cut, u64::from(n == 4));
         }
         assert_eq!(dedupe.find(1), None);
         assert_eq!(dedupe.find(2), Some((2, 2)));
-        assert_eq!(dedupe.close_entry(9, Vec::new(), 104, (3, 100), &mut rows), 0);
+        assert_eq!(dedupe.close_entry(9, Vec::new(), 104, window(3), &mut rows), 0);
         assert_eq!((dedupe.find(3), dedupe.find(4)), (None, Some((4, 4))));
     }
 
@@ -136,7 +143,7 @@ mod tests {
         let mut rows = Vec::new();
         for n in 1..=9u8 {
             dedupe.insert(&record(n, n.into()));
-            dedupe.close_entry(n.into(), vec![record(n, n.into())], n.into(), (4, 100), &mut rows);
+            dedupe.close_entry(n.into(), vec![record(n, n.into())], n.into(), window(4), &mut rows);
         }
         let mut kept = std::collections::BTreeMap::new();
         for row in rows {

@@ -331,8 +331,12 @@ impl Shard {
         }
         state.next_proposal += 1;
         let number = state.next_proposal;
-        let head =
-            EntryHead { proposer: self.proposer, proposal: number, time_ms: self.now.unix_ms };
+        let head = EntryHead {
+            proposer: self.proposer,
+            proposal: number,
+            time_ms: self.now.unix_ms,
+            window: self.settings.dedupe_window,
+        };
         match encode_entry(head, &batch.commands) {
             Ok(entry) => {
                 self.vars.proposals += 1;

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     code::Code,
     effect::Committed,
-    entry::{Command, ConversationChange, NewMessage},
+    entry::{Command, ConversationChange, EntryHead, NewMessage},
     envelope::Epoch,
     id::{ChannelId, LogId, Name, SessionAddr, ShardAddr, SlotId},
     map::Map,
@@ -93,7 +93,7 @@ pub(crate) struct Proposal {
 #[derive(Debug)]
 pub(crate) struct Applying {
     pub(crate) log_id: LogId,
-    pub(crate) time_ms: i64,
+    pub(crate) head: EntryHead,
     pub(crate) batch: Batch,
     /// Rows that must come before it is worth looking again: one look per row would ask each of
     /// the others to wake the slot once more, and double with every row.

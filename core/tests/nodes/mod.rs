@@ -17,6 +17,7 @@ use bytes::Bytes;
 use jindou_core::{
     channel_info::ChannelInfo,
     effect::{Committed, Effect, Event, Inbox, Now, Outbox, PeerState, Place, Port},
+    entry::DedupeWindow,
     id::{ChannelId, ConnId, LogId, Name, NodeId, ShardId, SlotId},
     link,
     request::{Reply, Request, RequestToken, Target},
@@ -139,6 +140,15 @@ impl Nodes {
 
     fn slots(&self) -> Vec<SlotId> {
         (0..self.slot_count).map(SlotId).chain([CLUSTER_SLOT]).collect()
+    }
+
+    /// Another setting for one node, which starts anew with it.
+    pub(crate) fn remember(&mut self, node: usize, window: DedupeWindow) {
+        self.kill(node);
+        self.lead_elsewhere(node);
+        Arc::make_mut(&mut self.nodes[node].settings).dedupe_window = window;
+        self.start(node);
+        self.run();
     }
 
     pub(crate) fn slot_of(&self, id: &str) -> SlotId {

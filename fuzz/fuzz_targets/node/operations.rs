@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use jindou_core::{
     channel_info::{ChannelInfo, List, ListChange},
     effect::{Committed, Event, Port},
-    entry::{Entry, EntryHead},
+    entry::{DedupeWindow, Entry, EntryHead},
     id::{ConnId, ShardId, SlotId},
     request::{ApiSend, Request, Target},
     row::DigestQuery,
@@ -247,7 +247,7 @@ fn foreign_entry(node: &mut Node, slot: SlotId, input: &mut Input<'_>) {
                 return;
             };
             let time_ms = old.head.time_ms + i64::from(input.byte());
-            let head = EntryHead { proposer: 1, proposal: 1, time_ms };
+            let head = EntryHead { proposer: 1, proposal: 1, time_ms, window: DedupeWindow { count_max: 2, ms: 1_000 } };
             match (Entry { head, commands: old.commands.clone() }).encode() {
                 Ok(bytes) => Committed::Entry(bytes),
                 Err(_) => return,

@@ -108,22 +108,22 @@ impl Shard {
         let own = EntryHead::decode(&bytes).filter(|head| head.proposer == self.proposer).and_then(
             |head| {
                 let at = state.proposals.iter().position(|p| p.number == head.proposal)?;
-                Some((head.time_ms, state.proposals.remove(at)?))
+                Some((head, state.proposals.remove(at)?))
             },
         );
-        let (time_ms, batch) = match own {
-            Some((time_ms, proposal)) => {
+        let (head, batch) = match own {
+            Some((head, proposal)) => {
                 // The deadline was set when it was proposed.
                 let proposed_ms = proposal.deadline_ms - self.settings.request_ms;
                 if self.now.mono_ms < proposed_ms + PROMPT_MS {
                     self.vars.proposals_prompt += 1;
                 }
-                (time_ms, proposal.batch)
+                (head, proposal.batch)
             }
             None => match Entry::decode(&bytes) {
                 Ok(entry) => {
                     let waiters = entry.commands.iter().map(|_| Waiter::Nobody).collect();
-                    (entry.head.time_ms, Batch { commands: entry.commands, waiters })
+                    (entry.head, Batch { commands: entry.commands, waiters })
                 }
                 Err(error) => {
                     // Every replica sees the same bytes and skips them alike.
@@ -134,7 +134,7 @@ impl Shard {
             },
         };
         if let Some(state) = self.slots.get_mut(&slot) {
-            state.applying = Some(Applying { log_id, time_ms, batch, missing: 0, pinned: false });
+            state.applying = Some(Applying { log_id, head, batch, missing: 0, pinned: false });
         }
         true
     }
@@ -196,7 +196,7 @@ impl Shard {
     }
 
     fn finish_apply(&mut self, slot: SlotId, applying: Applying) {
-        let Applying { log_id, time_ms, batch, .. } = applying;
+        let Applying { log_id, head: EntryHead { time_ms, window, .. }, batch, .. } = applying;
         let mut gathered = Gathered::default();
         let waiters = batch.waiters.into_iter().chain(std::iter::repeat_with(|| Waiter::Nobody));
         for (command, waiter) in batch.commands.into_iter().zip(waiters) {
@@ -225,7 +225,6 @@ impl Shard {
                 self.answer_in_order(slot, channel, waiter, outcome, &mut gathered.answers);
             }
         }
-        let window = (self.settings.dedupe_count_max, self.settings.dedupe_ms);
         let targets: Vec<SlotId> = gathered.changes.keys().copied().collect();
         if let Some(state) = self.slots.get_mut(&slot) {
             let records = std::mem::take(&mut gathered.records);
