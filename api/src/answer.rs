@@ -64,7 +64,9 @@ impl Refusal {
         match failure {
             Failure::NoLeader => Self::Rule(NO_LEADER),
             Failure::Storage if !storage.is_empty() => Self::Rule(storage),
-            Failure::Timeout | Failure::Busy | Failure::Storage => Self::Failed(failure),
+            Failure::Timeout | Failure::Busy | Failure::Storage | Failure::TooLarge => {
+                Self::Failed(failure)
+            }
         }
     }
 

@@ -16,8 +16,10 @@ mod text;
 
 pub use text::{AsCount, AsText, AsTexts, NamedTimes, Shared};
 
-/// The largest entry that is proposed, in bytes. One message of 1 MiB and its head fit.
-pub const ENTRY_SIZE_MAX: usize = 4 << 20;
+/// The largest command, and the most that an accumulator may be configured to gather for one entry,
+/// in bytes. An entry of that, or an envelope with it, fits the largest frame of a link (16 MiB): one
+/// that does not would never reach a follower, and stop its slot.
+pub const COMMAND_SIZE_MAX: usize = 8 << 20;
 
 /// One Raft entry of a slot. Its bytes: the head's five numbers as little-endian u64, then the
 /// archived commands, so that a leader knows its own entry without decoding it.

@@ -341,6 +341,41 @@ pub enum Failure {
     /// The store failed.
     #[error("storage error")]
     Storage,
+    /// The request has more bytes than one command may have; nothing changed.
+    #[error("the request is too large")]
+    TooLarge,
+}
+
+impl Request {
+    /// About how many bytes a command made of it has; 0 for what is small by its nature.
+    pub fn size(&self) -> usize {
+        let names = |names: &[Name]| -> usize { names.iter().map(|name| 12 + name.len()).sum() };
+        match self {
+            Self::WriteChannel { members, .. } => names(members),
+            Self::ChangeList { uids, .. } | Self::Online { uids } => names(uids),
+            Self::Send(send) => send.payload.len() + send.recipients.as_deref().map_or(0, names),
+            Self::Digests { items, .. } => {
+                items.iter().map(|item| 64 + item.channel.id.len()).sum()
+            }
+            Self::SetToken { token, .. } => token.len(),
+            Self::QuitDevices { device_flags, .. } => device_flags.len(),
+            Self::WriteClusterKeys { entries } => {
+                entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum()
+            }
+            Self::Disband { .. }
+            | Self::ReadList { .. }
+            | Self::ReadInfo { .. }
+            | Self::LastSeq { .. }
+            | Self::Messages { .. }
+            | Self::ReadTo { .. }
+            | Self::DeleteConversation { .. }
+            | Self::Conversations { .. }
+            | Self::Connections
+            | Self::EndConnection { .. }
+            | Self::Vars
+            | Self::ReadClusterKeys { .. } => 0,
+        }
+    }
 }
 
 /// The answer to a [`Request`]. A change is committed and applied, in every slot that it touches,

@@ -642,3 +642,27 @@ fn replicas_with_different_dedupe_windows_stay_equal() {
     // The second leader has forgotten all three, the first and the third nothing.
     assert!(nodes.stored(&channel).len() > 3);
 }
+
+/// What no frame can carry is refused, and harms no other message of its slot (G17).
+#[test]
+fn a_request_too_large_for_the_log_is_refused() {
+    let mut nodes = four();
+    let send = |size: usize| {
+        Request::Send(Box::new(ApiSend {
+            channel: ChannelId::new("g", 2),
+            shown: None,
+            from: "ann".into(),
+            client_msg_no: "".into(),
+            flags: 0,
+            setting: 0,
+            expire: 0,
+            recipients: None,
+            payload: vec![0; size].into(),
+        }))
+    };
+    nodes.group("g", &["ann"]);
+    let reply = nodes.ask_wait(3, "g", send(17 << 20));
+    assert_eq!(reply, Reply::Failed(Failure::TooLarge));
+    let reply = nodes.ask_wait(3, "g", send(7 << 20));
+    assert!(matches!(reply, Reply::Sent { seq: 1, .. }), "{reply:?}");
+}

@@ -229,6 +229,7 @@ impl Stuff {
             Reply::Vars(Box::new(vars)),
             Reply::ClusterKeys(vec![(self.name.to_string(), self.payload.clone())]),
             Reply::Failed(Failure::NoLeader),
+            Reply::Failed(Failure::TooLarge),
         ]
     }
 

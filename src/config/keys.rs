@@ -324,7 +324,7 @@ keys! {
     CONNECT_DEADLINE = time("limits.connectDeadline", "2s", ms(100), s(600), "a new connection must begin its CONNECT in this time");
     AUTH_DEADLINE = time("limits.authDeadline", "4s", ms(100), s(600), "and be authenticated in this time after it");
     SEND_RATE_MAX = int("limits.sendRateMax", "0", 0, ANY, "SENDs per second of one connection; 0: no limit");
-    ACCUMULATOR_MAX = bytes("limits.accumulatorMax", "4MiB", 64 * KIB, GIB, "messages of one slot that wait for the log; above it SENDs are refused and may be retried");
+    ACCUMULATOR_MAX = bytes("limits.accumulatorMax", "4MiB", 64 * KIB, 8 * MIB, "messages of one slot that wait for the log; above it SENDs are refused and may be retried");
     STATE_QUEUE_MAX = bytes("limits.stateQueueMax", "64MiB", MIB, 1 << 36, "rows that wait for the state store; above it the log takes no more");
     CACHE_MAX = bytes("limits.cacheMax", "128MiB", MIB, 1 << 40, "channels, members and conversations that one shard keeps in memory");
     DEDUPE_COUNT = int("limits.dedupeCountMax", "16384", 1, 16_777_216, "messages per slot whose client_msg_no is remembered, by the slot's leader");

@@ -16,7 +16,7 @@ use crate::{
     channel_info::{List, ListChange, kind},
     code::Code,
     effect::Effect,
-    entry::{Command, ConversationAction, ConversationChange},
+    entry::{COMMAND_SIZE_MAX, Command, ConversationAction, ConversationChange},
     envelope::{Answer, Ask, Envelope, Origin},
     id::{ChannelId, Name, ShardAddr, SlotId},
     message::{Message, SharedMessage},
@@ -37,6 +37,9 @@ impl Shard {
         if self.asks.is_full() {
             self.vars.shed += 1;
             return self.give_reply(token, Reply::Failed(Failure::Busy));
+        }
+        if request.size() > COMMAND_SIZE_MAX {
+            return self.give_reply(token, Reply::Failed(Failure::TooLarge));
         }
         if let Request::Send(send) = request {
             return self.send_for(token, *send);
