@@ -13,7 +13,7 @@ use futures::future::{Either, select};
 use jindou_api::{Api, ApiSettings};
 use jindou_cluster::{AsyncRuntime as _, Groups, Router, Runtime, Setup, Sink};
 use jindou_core::{
-    effect::{Inbox, Now, Outbox, Port, Stepped},
+    effect::{Event, Inbox, Now, Outbox, Port, Stepped},
     id::{LogId, ShardId, SlotId},
     settings::Settings,
     shard::{CLUSTER_SLOT, Shard},
@@ -105,7 +105,7 @@ async fn run_to_end(
         log: parts.log.clone(),
         state: parts.state.clone(),
         completions: completions.clone(),
-        sink: sink(&handle),
+        sink: sink(&handle, &parts.cluster),
         transport: LinkTransport(links.clone()),
         router: parts.router.clone(),
         options: parts.cluster.options(),
@@ -161,10 +161,18 @@ async fn run_to_end(
     Ok(())
 }
 
-/// The groups' way into the shard's inbox.
-fn sink(handle: &Handle) -> Sink {
-    let handle = handle.clone();
-    Rc::new(move |event| handle.push(event))
+/// The groups' way into the shard's inbox. What the cluster's group has on disk is known before
+/// anybody says hello.
+fn sink(handle: &Handle, cluster: &ClusterParts) -> Sink {
+    let (handle, document) = (handle.clone(), cluster.document.clone());
+    Rc::new(move |event| {
+        if let Event::SlotOpened { slot: CLUSTER_SLOT, rows } = &event {
+            for (key, value) in &rows.cluster {
+                document.apply(key, value);
+            }
+        }
+        handle.push(event);
+    })
 }
 
 /// Lets time pass for the groups.

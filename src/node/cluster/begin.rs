@@ -41,8 +41,24 @@ pub(in crate::node) enum Beginning {
     },
 }
 
-/// Told by the first shard to the others. A node view.
-pub(in crate::node) type Begun = Arc<OnceLock<Beginning>>;
+/// What the first shard tells the others. A node view.
+#[derive(Debug, Default)]
+pub(in crate::node) struct Begun {
+    /// It has read what it has on disk: hellos say which cluster this node belongs to. Before, they
+    /// would look like those of a node without data, and others might found a cluster with it.
+    has_read: OnceLock<()>,
+    beginning: OnceLock<Beginning>,
+}
+
+/// Waits until the first shard has told it.
+async fn told<T>(news: &OnceLock<T>) -> &T {
+    loop {
+        match news.get() {
+            Some(told) => return told,
+            None => pause(LOOK_PAUSE).await,
+        }
+    }
+}
 
 impl Office {
     /// Begins: with the groups of `slots` that are on disk, or as what the others say that this
@@ -50,12 +66,16 @@ impl Office {
     pub(in crate::node) async fn begin(
         &self,
         slots: &[SlotId],
-        begun: &Begun,
+        begun: &Arc<Begun>,
         health: &NodeHealth,
     ) -> anyhow::Result<()> {
         let stored = self.groups().open_stored(slots).await?;
-        self.open_links()?;
         let is_first = slots.contains(&CLUSTER_SLOT);
+        if is_first {
+            let _ = begun.has_read.set(());
+        }
+        told(&begun.has_read).await;
+        self.open_links()?;
         if is_first {
             let beginning = if stored.contains(&CLUSTER_SLOT) {
                 Beginning::Follow
@@ -63,15 +83,9 @@ impl Office {
                 self.find_out(health).await
             };
             // Told once per process.
-            let _ = begun.set(beginning);
+            let _ = begun.beginning.set(beginning);
         }
-        let beginning = loop {
-            match begun.get() {
-                Some(beginning) => break beginning,
-                None => pause(LOOK_PAUSE).await,
-            }
-        };
-        if let Beginning::Found { nodes, replica_count } = beginning {
+        if let Beginning::Found { nodes, replica_count } = told(&begun.beginning).await {
             self.groups().bootstrap_placed(slots, nodes, *replica_count).await?;
         }
         if is_first {
