@@ -77,7 +77,6 @@ impl Undelivered {
 #[derive(Debug)]
 pub(crate) struct Kept {
     pub(crate) index: u64,
-    time_ms: i64,
     /// Unix ms at this replica: it was committed before.
     pub(crate) applied_ms: i64,
     pub(crate) message: SharedMessage,
@@ -100,15 +99,15 @@ impl Recent {
     /// A message of an entry that another has proposed.
     pub(crate) fn push(
         &mut self,
-        (index, time_ms, applied_ms): (u64, i64, i64),
+        (index, applied_ms): (u64, i64),
         message: SharedMessage,
         recipients: Option<Vec<Name>>,
     ) {
-        let kept = Kept { index, time_ms, applied_ms, message, recipients };
+        let kept = Kept { index, applied_ms, message, recipients };
         self.size += size_of(&kept);
         self.queue.push_back(kept);
         while self.size > RECENT_SIZE_MAX
-            || self.queue.front().is_some_and(|first| first.time_ms < time_ms - RECENT_MS)
+            || self.queue.front().is_some_and(|first| first.applied_ms < applied_ms - RECENT_MS)
         {
             self.pop();
         }
@@ -132,7 +131,7 @@ impl Recent {
     pub(crate) fn take(&mut self, unix_ms: i64) -> impl Iterator<Item = Kept> + use<> {
         self.size = 0;
         let queue = std::mem::take(&mut self.queue);
-        queue.into_iter().filter(move |kept| kept.time_ms >= unix_ms - RECENT_MS)
+        queue.into_iter().filter(move |kept| kept.applied_ms >= unix_ms - RECENT_MS)
     }
 }
 

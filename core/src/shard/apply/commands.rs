@@ -255,7 +255,7 @@ impl Shard {
                 gathered.deliveries.push(Delivery { message, recipients, except });
             } else if has_peers {
                 let applied_ms = self.now.unix_ms;
-                state.recent.push((index, time_ms, applied_ms), message, recipients);
+                state.recent.push((index, applied_ms), message, recipients);
             }
         }
         Outcome::Sent { message_id, seq }
