@@ -667,3 +667,31 @@ fn a_request_too_large_for_the_log_is_refused() {
     let reply = nodes.ask_wait(3, "g", send(7 << 20));
     assert!(matches!(reply, Reply::Sent { seq: 1, .. }), "{reply:?}");
 }
+
+/// A slot that nobody leads bounds what waits for it, and holds up no other (G12, G18).
+#[test]
+fn a_slot_without_a_leader_holds_up_no_other() {
+    let mut nodes = Nodes::new(&[1, 1, 1, 1], 3, 8);
+    let group = (0..).map(|n| format!("g{n}"));
+    let group = group.into_iter().find(|id| nodes.slot_of(id) != nodes.slot_of("kim")).unwrap();
+    let (ann, kim) = (nodes.connect(2, "ann"), nodes.connect(3, "kim"));
+    nodes.group(&group, &["ann", "kim"]);
+    nodes.lead(nodes.slot_of(&group), 0);
+    nodes.lead(nodes.slot_of("ann"), 0);
+    nodes.lead(nodes.slot_of("kim"), 1);
+    nodes.advance(1_000);
+    nodes.kill(1);
+    nodes.advance(2_000);
+    for number in 0..70_000_u64 {
+        nodes.send(ann, &group, 2, &number.to_string());
+        if number % 1_000 == 0 {
+            nodes.run();
+            nodes.listen(ann);
+        }
+    }
+    assert_eq!(nodes.send_wait(ann, &group, 2, "last"), (1, 70_001));
+    nodes.lead(nodes.slot_of("kim"), 2);
+    nodes.advance(2_000);
+    // It could not have all: it comes again and reads.
+    assert!(nodes.closed.contains(&kim));
+}

@@ -240,7 +240,7 @@ impl Shard {
     /// [`Event::Drain`]. A node of a cluster goes on serving its clients through the next leaders.
     pub fn is_idle(&self) -> bool {
         self.jobs.is_empty()
-            && self.parcels.count() == 0
+            && self.parcels.moving_count() == 0
             && self.open_requests.is_empty()
             && self.sends.is_empty()
             && self.slots.values().all(Slot::is_idle)

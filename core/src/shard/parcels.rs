@@ -16,22 +16,23 @@ mod homeless;
 mod incoming;
 mod missed;
 
-use std::{collections::VecDeque, sync::Arc};
+use std::collections::VecDeque;
 
-use self::{incoming::Incoming, missed::Missed};
+use self::{
+    homeless::{Line, Whom},
+    incoming::Incoming,
+    missed::Missed,
+};
 use super::{Shard, routes::WHEN_TOLD};
 use crate::{
     envelope::{Content, Envelope, Epoch, Except, Part, Receipt},
-    id::{ChannelId, ConnId, Name, NodeId, SessionAddr, ShardAddr, ShardId, SlotId},
+    id::{ChannelId, ConnId, NodeId, SessionAddr, ShardAddr, ShardId, SlotId},
     map::Map,
     message::SharedMessage,
 };
 
 /// A parcel without an answer for this long goes out again, with all behind it.
 const SILENCE_MS: u64 = 3_000;
-/// What has no home for this long is given up.
-const HOMELESS_MS: u64 = 60_000;
-
 /// On whose behalf something is delivered: it is told when nothing is left to do.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Parent {
@@ -78,28 +79,12 @@ struct Outgoing {
     moved_ms: u64,
 }
 
-/// Recipients whose home is not known, or a fan-out whose base channel's slot has no leader.
-#[derive(Debug)]
-struct Homeless {
-    message: SharedMessage,
-    to: Whom,
-    except: Except,
-    parent: Parent,
-    until_ms: u64,
-}
-
-#[derive(Debug)]
-enum Whom {
-    Uids(Arc<[Name]>),
-    Base(ChannelId),
-}
-
 /// Everything on its way from or to other shards.
 #[derive(Debug, Default)]
 pub(crate) struct Parcels {
     outgoing: Map<ShardAddr, Outgoing>,
     incoming: Map<ShardAddr, Incoming>,
-    homeless: Map<SlotId, VecDeque<Homeless>>,
+    homeless: Map<SlotId, Line>,
     /// Whom this shard owes word that parcels are done, and of which that are not the first ones.
     owed: Map<ShardAddr, Vec<u64>>,
     /// Up to which epoch parcels for this slot are given back to whom.
@@ -107,6 +92,7 @@ pub(crate) struct Parcels {
     /// What went by at shards that are away.
     missed: Map<ShardAddr, Missed>,
     count: usize,
+    homeless_count: usize,
 }
 
 impl Parcels {
@@ -118,6 +104,11 @@ impl Parcels {
     /// How many wait to be taken.
     pub(crate) fn count(&self) -> usize {
         self.count
+    }
+
+    /// The same without those that have no home: a slot without a leader harms no other.
+    pub(crate) fn moving_count(&self) -> usize {
+        self.count - self.homeless_count
     }
 }
 
@@ -134,7 +125,7 @@ impl Shard {
         let mut away: Vec<(ShardAddr, Vec<Part>)> = Vec::new();
         for part in parts {
             let waits = self.parcels.has_homeless(part.slot);
-            match self.home_of(part.slot).filter(|_| !waits) {
+            match self.living_home_of(part.slot).filter(|_| !waits) {
                 Some(home) if home == self.me() => here.push(part.clone()),
                 Some(home) => match away.iter_mut().find(|(to, _)| *to == home) {
                     Some((_, parts)) => parts.push(part.clone()),
@@ -165,7 +156,7 @@ impl Shard {
     ) {
         let slot = base.slot(self.settings.slot_count);
         let waits = self.parcels.has_homeless(slot);
-        match self.home_of(slot).filter(|_| !waits) {
+        match self.living_home_of(slot).filter(|_| !waits) {
             Some(home) if home == self.me() => self.on_fan_out(message, base, except, parent),
             Some(home) => {
                 self.send_parcel(home, Content::FanOut { message, base, except }, parent);
@@ -243,7 +234,7 @@ impl Shard {
         }
     }
 
-    /// Sends what is due; gives up what has been homeless for too long.
+    /// Sends what is due.
     pub(super) fn send_due_parcels(&mut self) {
         let now = self.now.mono_ms;
         let (mut due, mut next_ms) = (Vec::new(), WHEN_TOLD);
@@ -257,27 +248,8 @@ impl Shard {
         for to in due {
             self.repeat_parcels_to(to);
         }
-        let slots: Vec<SlotId> = self.parcels.homeless.keys().copied().collect();
-        for slot in slots {
-            self.send_homeless(slot);
-            let mut lost = Vec::new();
-            if let Some(waiting) = self.parcels.homeless.get_mut(&slot) {
-                while waiting.front().is_some_and(|homeless| homeless.until_ms <= now) {
-                    lost.extend(waiting.pop_front());
-                }
-                if waiting.is_empty() {
-                    self.parcels.homeless.swap_remove(&slot);
-                } else {
-                    next_ms = next_ms.min(now + super::routes::RETRY_MS_MAX);
-                }
-            }
-            self.parcels.count -= lost.len();
-            for homeless in lost {
-                self.vars.shed += 1;
-                self.release(homeless.parent);
-            }
-        }
         self.due_at(next_ms);
+        self.send_due_homeless();
     }
 
     /// The links to a node are new: everything for it goes out again.

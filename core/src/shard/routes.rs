@@ -85,6 +85,12 @@ impl Shard {
         Some(ShardAddr { node, shard: ShardId::of(slot, shard_count) })
     }
 
+    /// The same if its node is not dead: what is delivered to a dead one waits for the next.
+    pub(super) fn living_home_of(&self, slot: SlotId) -> Option<ShardAddr> {
+        let is_dead = |node| self.routes.peers.get(&node).is_some_and(|peer: &Peer| peer.dead);
+        self.home_of(slot).filter(|home| !is_dead(home.node))
+    }
+
     /// Whether this shard leads the slot, and nobody is known to lead it with a higher term.
     pub(super) fn is_home(&self, slot: SlotId) -> bool {
         self.leads(slot) && self.leader_of(slot) == Some(self.settings.node)
@@ -228,6 +234,7 @@ impl Shard {
                 for (shard, content) in self.drop_session_parcels(node) {
                     self.miss_content(shard, content);
                 }
+                self.redirect_parcels(node);
                 self.open_complete_homes();
                 self.end_sessions_if_cut_off();
             }

@@ -210,6 +210,10 @@ impl Shard {
             return self.send_again(slot, task, epoch);
         }
         let message = &task.message;
+        if code == Code::Success && !message.is_stored() && self.is_delivering_too_much() {
+            self.vars.shed += 1;
+            return self.send_again(slot, task, epoch);
+        }
         if code != Code::Success || !message.is_stored() {
             let done = SendOutcome::Done { message_id: message.id, seq: 0, code };
             self.answer_send(slot, sender, done);
@@ -270,6 +274,10 @@ impl Shard {
         self.send_to(from, Envelope::Sent { slot, number, epoch, outcome });
     }
 
+    fn is_delivering_too_much(&self) -> bool {
+        self.jobs.len() + self.parcels.moving_count() > JOBS_MAX
+    }
+
     /// Puts commands into the slot's accumulator; all or, when it is full or does not lead, none:
     /// then the last waiter comes back.
     pub(super) fn offer(
@@ -279,13 +287,13 @@ impl Shard {
     ) -> Result<(), Waiter> {
         let size_max = self.settings.accumulator_size_max;
         let store_is_behind = self.state_queue_size > self.settings.state_queue_size_max;
+        let delivers_too_much = self.is_delivering_too_much();
         let Some(state) = self.slots.get_mut(&slot).filter(|state| state.leading) else {
             return Err(last_waiter(commands));
         };
         let size: usize = commands.iter().map(|(command, _)| command_size(command)).sum();
         let full = state.accumulated_size + size > size_max && state.accumulated_size > 0;
-        let delivering = self.jobs.len() + self.parcels.count();
-        if full || store_is_behind || delivering > JOBS_MAX {
+        if full || store_is_behind || delivers_too_much {
             self.vars.shed += 1;
             return Err(last_waiter(commands));
         }

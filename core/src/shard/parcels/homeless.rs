@@ -1,15 +1,62 @@
 //! Parcels whose home is elsewhere, or nowhere: they are taken back, wait, and go to the next home
 //! before anything that comes later.
 
-use std::sync::Arc;
+use std::{collections::VecDeque, sync::Arc};
 
-use super::{HOMELESS_MS, Homeless, Kept, Parent, Whom, again};
+use super::{Kept, Parent, again};
 use crate::{
     envelope::{Content, Envelope, Epoch, Except, Part, Receipt},
-    id::{ChannelId, ShardAddr, SlotId},
+    id::{ChannelId, Name, ShardAddr, SlotId},
     message::SharedMessage,
-    shard::{Shard, routes::RETRY_MS},
+    shard::{
+        Shard,
+        routes::{RETRY_MS, RETRY_MS_MAX},
+    },
 };
+
+/// What has no home for this long is given up.
+const HOMELESS_MS: u64 = 60_000;
+/// What may wait for the home of one slot: messages, and bytes of their content.
+const COUNT_MAX: usize = 8_192;
+const SIZE_MAX: usize = 8 << 20;
+
+/// Recipients whose home is not known, or a fan-out whose base channel's slot has no leader.
+#[derive(Debug)]
+struct Homeless {
+    message: SharedMessage,
+    to: Whom,
+    except: Except,
+    parent: Parent,
+    until_ms: u64,
+}
+
+#[derive(Debug)]
+pub(super) enum Whom {
+    Uids(Arc<[Name]>),
+    Base(ChannelId),
+}
+
+/// What waits for the home of one slot, in order.
+#[derive(Debug, Default)]
+pub(super) struct Line {
+    queue: VecDeque<Homeless>,
+    size: usize,
+}
+
+impl Line {
+    fn push(&mut self, homeless: Homeless) {
+        self.size += homeless.message.payload.len();
+        self.queue.push_back(homeless);
+    }
+
+    /// The first, if there is too much of it, or it has waited too long.
+    fn pop_given_up(&mut self, now_ms: u64) -> Option<Homeless> {
+        let full = self.queue.len() > COUNT_MAX || self.size > SIZE_MAX;
+        let first = self.queue.pop_front_if(|first| full || first.until_ms <= now_ms)?;
+        self.size -= first.message.payload.len();
+        Some(first)
+    }
+}
 
 impl Shard {
     /// Uids (or a base channel) of a slot that this shard does not lead: another way for them.
@@ -165,21 +212,60 @@ impl Shard {
         let except = again(except, self.now.unix_ms);
         let until_ms = self.now.mono_ms + HOMELESS_MS;
         let homeless = Homeless { message, to, except, parent, until_ms };
-        self.parcels.homeless.entry(slot).or_default().push_back(homeless);
+        self.parcels.homeless.entry(slot).or_default().push(homeless);
         self.parcels.count += 1;
+        self.parcels.homeless_count += 1;
+        self.give_up_homeless(slot);
         self.due_at(self.now.mono_ms + RETRY_MS);
+    }
+
+    /// What is too much, or has waited too long. Sessions that it was for must come again and read.
+    fn give_up_homeless(&mut self, slot: SlotId) {
+        let now_ms = self.now.mono_ms;
+        let mut lost = Vec::new();
+        if let Some(line) = self.parcels.homeless.get_mut(&slot) {
+            lost.extend(std::iter::from_fn(|| line.pop_given_up(now_ms)));
+            if line.queue.is_empty() {
+                self.parcels.homeless.swap_remove(&slot);
+            }
+        }
+        if lost.is_empty() {
+            return;
+        }
+        self.parcels.count -= lost.len();
+        self.parcels.homeless_count -= lost.len();
+        for homeless in lost {
+            self.vars.shed += 1;
+            self.release(homeless.parent);
+        }
+        for shard in self.shards_known() {
+            self.miss(shard, Vec::new(), vec![slot]);
+        }
+    }
+
+    /// Looks for homes of what has none.
+    pub(super) fn send_due_homeless(&mut self) {
+        let slots: Vec<SlotId> = self.parcels.homeless.keys().copied().collect();
+        for slot in slots {
+            self.send_homeless(slot);
+            self.give_up_homeless(slot);
+        }
+        if !self.parcels.homeless.is_empty() {
+            self.due_at(self.now.mono_ms + RETRY_MS_MAX);
+        }
     }
 
     /// The slot's leader may be known now.
     pub(in crate::shard) fn send_homeless(&mut self, slot: SlotId) {
-        if self.home_of(slot).is_none() {
+        if self.living_home_of(slot).is_none() {
             return;
         }
         let Some(waiting) = self.parcels.homeless.swap_remove(&slot) else {
             return;
         };
-        self.parcels.count -= waiting.len();
-        for Homeless { message, to, except, parent, .. } in waiting {
+        self.parcels.count -= waiting.queue.len();
+        self.parcels.homeless_count -= waiting.queue.len();
+        for Homeless { message, to, except, parent, .. } in waiting.queue {
             match to {
                 Whom::Uids(uids) => {
                     self.deliver_parts(&message, &[Part { slot, uids }], except, parent);
