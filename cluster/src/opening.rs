@@ -316,8 +316,11 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
     /// Closes a group of which this node is no replica any more. What it has on disk stays there
     /// and is as good as before should the node become a replica again.
     pub async fn close(&self, slot: SlotId) {
-        let group = self.0.groups.borrow_mut().remove(&GroupId::of(slot));
+        let id = GroupId::of(slot);
+        let group = self.0.groups.borrow_mut().remove(&id);
         if let Some(group) = group {
+            // Nobody opens it anew while the old replica may still write.
+            let _busy = Busy::start(&self.0.busy, id);
             group.shutdown().await;
         }
     }

@@ -224,10 +224,12 @@ impl Shard {
             shown: new.shown,
             payload: new.payload,
         });
-        let opened = match (seq, new.opens_conversations) {
+        let mut opened = match (seq, new.opens_conversations) {
             (1, true) => channel.recipients(),
             _ => Vec::new(),
         };
+        // In memory their order depends on when the channel was loaded (G16).
+        opened.sort_unstable();
         let record = DedupeRecord { digest, id: message.id, seq, time_ms };
         state.dedupe.insert(&record);
         gathered.records.push(record);
