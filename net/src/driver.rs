@@ -261,8 +261,8 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         });
     }
 
-    /// Whether the drain is over: every shard of the node has been quiet for a while, or the time
-    /// is up.
+    /// Whether the drain is over: every shard of the node has been quiet, one of them for a while,
+    /// or the time is up.
     fn is_drained(&mut self, now: Now) -> bool {
         let Some(drain) = &mut self.drain else {
             return false;
@@ -283,7 +283,11 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         self.stop.set_quiet(was_quiet, is_quiet);
         let has_rested =
             drain.quiet_ms.is_some_and(|since| now.mono_ms >= since + shared.settings.quiet_ms);
-        (has_rested && self.stop.is_node_quiet()) || now.mono_ms >= drain.deadline_ms
+        let is_late = now.mono_ms >= drain.deadline_ms;
+        if has_rested || is_late {
+            self.stop.end(is_late);
+        }
+        self.stop.is_over()
     }
 
     /// Closes what is still open: what was written leaves, then FIN, and a moment for the peers to
