@@ -71,6 +71,10 @@ impl Machine for Rules {
     fn is_idle(&self) -> bool {
         self.0.is_idle()
     }
+
+    fn unfinished(&self) -> String {
+        self.0.unfinished()
+    }
 }
 
 /// Runs a shard to its end. An error stops the node.

@@ -246,6 +246,19 @@ impl Shard {
             && self.slots.values().all(Slot::is_idle)
     }
 
+    /// What keeps it from being idle, in a line for the log.
+    pub fn unfinished(&self) -> String {
+        let busy = self.slots.iter().filter(|(_, slot)| !slot.is_idle());
+        let busy: Vec<u16> = busy.map(|(slot, _)| slot.0).collect();
+        format!(
+            "{} deliveries, {} parcels, {} requests, {} sends, slots {busy:?}",
+            self.jobs.len(),
+            self.parcels.count(),
+            self.open_requests.len(),
+            self.sends.count(),
+        )
+    }
+
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Opened { conn, port, peer } => self.on_opened(conn, port, peer),

@@ -57,6 +57,10 @@ pub(crate) struct Sends {
 }
 
 impl Sends {
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
     }
