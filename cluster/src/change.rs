@@ -34,6 +34,8 @@ const LOOK: Duration = Duration::from_millis(10);
 const TRANSFER_TIMEOUT: Duration = Duration::from_millis(1_000);
 /// Whoever is to take it over says within this time that it would.
 const WILLING_TIMEOUT: Duration = Duration::from_millis(300);
+/// A graceful stop looks for a voter that would lead for so long: all may be stopping.
+const HEIR_TIMEOUT: Duration = Duration::from_millis(500);
 /// A graceful stop hands over for no longer than this.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -506,7 +508,7 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
             let (load, gone) = (&load, &gone);
             async move {
                 self.hand_over_group(&group, load).await;
-                gone.set(gone.get() + 1);
+                gone.set(gone.get() + usize::from(!group.is_leader()));
             }
         }));
         let _ = R::timeout(HAND_OVER_TIMEOUT, all).await;
@@ -515,12 +517,15 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
 
     /// Tries voter after voter until one leads.
     async fn hand_over_group(&self, group: &Rc<Group<R>>, load: &RefCell<BTreeMap<NodeId, usize>>) {
-        let mut unwilling = BTreeSet::new();
+        let (mut unwilling, begin) = (BTreeSet::new(), R::Instant::now());
         while group.is_leader() && group.runs() {
             let burden = |id| load.borrow().get(&id).copied().unwrap_or(0);
             let heir = group.heir(|id| !unwilling.contains(&id), burden);
             // One that is being handed over already is waited for.
             let Some(heir) = heir.filter(|_| !group.leaving.get()) else {
+                if !group.leaving.get() && begin.elapsed() > HEIR_TIMEOUT {
+                    return;
+                }
                 unwilling.clear();
                 R::sleep(LOOK).await;
                 continue;

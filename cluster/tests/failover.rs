@@ -237,3 +237,17 @@ fn a_node_that_stops_hands_over_everything_evenly() {
         cluster.check_no_overlap();
     });
 }
+
+#[test]
+fn nodes_that_stop_together_do_not_wait_for_each_other() {
+    life(async || {
+        let mut cluster = Cluster::start().await;
+        cluster.write(5).await;
+        let start = Instant::now();
+        let all: Vec<_> = (1..=3).map(|id| cluster.nodes[&id].groups.clone()).collect();
+        futures::future::join_all(all.iter().map(|groups| groups.hand_over())).await;
+        assert!(start.elapsed() < Duration::from_millis(1_500), "{:?}", start.elapsed());
+        // Whoever leads still does.
+        cluster.write(5).await;
+    });
+}
