@@ -342,6 +342,26 @@ fn clients_of_a_node_that_drains_go_when_they_wait_for_nothing() {
     assert!(nodes.is_idle(1));
 }
 
+/// The first message of two has its answer when both have their conversations, one of them in a slot
+/// whose next leader is known before it leads.
+#[test]
+fn a_row_for_a_leader_that_does_not_lead_yet_is_taken_when_it_does() {
+    let mut nodes = Nodes::new(&[1, 1, 1], 3, 64);
+    let ann = nodes.connect(0, "ann");
+    let _kim = nodes.connect(1, "kim");
+    let slot = nodes.slot_of("ann");
+    assert_ne!(slot, nodes.slot_of("kim"));
+    let next = (nodes.leaders[&slot] + 1) % 3;
+    nodes.elect(slot, next);
+    nodes.run();
+    nodes.send(ann, "kim", 1, "hi");
+    nodes.advance(50);
+    assert!(nodes.listen(ann).0.is_empty(), "nobody has taken the row");
+    nodes.serve(slot);
+    nodes.run();
+    assert_eq!(nodes.listen(ann).0.len(), 1);
+}
+
 #[test]
 fn recipients_that_came_with_a_send_are_known_to_the_next_leader() {
     let mut nodes = four();

@@ -304,6 +304,7 @@ impl Shard {
             self.deliver(message, recipients, Except::Since(applied_ms), parent);
         }
         self.send_outbox(slot, &targets);
+        self.take_early_rows(slot);
         self.mark_dirty(slot);
     }
 

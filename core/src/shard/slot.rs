@@ -132,6 +132,8 @@ pub(crate) struct Slot {
     pub(crate) sending: Map<SlotId, (u64, u64)>,
     /// By target: confirmed, row not yet deleted by an entry. Leader only.
     pub(crate) taken: Map<SlotId, u64>,
+    /// By source: the row that has come before this replica led, though its node was to lead.
+    pub(crate) early: Map<SlotId, (u64, Vec<ConversationChange>)>,
     /// Cluster keys; group 0 only. State.
     pub(crate) cluster: BTreeMap<String, Bytes>,
     pub(crate) committed: VecDeque<(LogId, Committed)>,
@@ -160,6 +162,7 @@ impl Slot {
                 .collect(),
             sending: Map::default(),
             taken: Map::default(),
+            early: Map::default(),
             cluster: rows.cluster.into_iter().filter(|(_, value)| !value.is_empty()).collect(),
             committed: VecDeque::new(),
             applying: None,
