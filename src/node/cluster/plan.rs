@@ -133,7 +133,7 @@ mod tests {
             };
             steps.into_iter().filter_map(to).collect::<Vec<u64>>()
         };
-        assert_eq!(moved(&observed), []);
+        assert!(moved(&observed).is_empty());
         observed.add(NodeId(2), Seen::default());
         assert!(!moved(&observed).is_empty() && moved(&observed).iter().all(|to| *to == 2));
     }
