@@ -1,6 +1,7 @@
 //! Who belongs to a group, and who leads it: changes and what is known.
 
 use std::{
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
     rc::Rc,
     time::Duration,
@@ -16,7 +17,7 @@ use openraft::{
 };
 
 use crate::{
-    frame::Ask,
+    frame::{Answer, Ask},
     group::{Group, spawn},
     groups::Groups,
     network::Transport,
@@ -31,6 +32,10 @@ const CATCH_UP_PAUSE_MAX: Duration = Duration::from_secs(30);
 const LOOK: Duration = Duration::from_millis(10);
 /// Leadership is taken over within this time, or not at all.
 const TRANSFER_TIMEOUT: Duration = Duration::from_millis(1_000);
+/// Whoever is to take it over says within this time that it would.
+const WILLING_TIMEOUT: Duration = Duration::from_millis(300);
+/// A graceful stop looks for a voter that would lead for so long: all may be stopping.
+const HEIR_TIMEOUT: Duration = Duration::from_millis(500);
 /// A graceful stop hands over for no longer than this.
 const HAND_OVER_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -58,6 +63,9 @@ pub enum MembershipError {
     /// Leadership had to go first, and has: ask the new leader.
     #[error("leadership went to {0:?} first")]
     Moved(NodeId),
+    /// The other node would not take leadership over; this one leads on.
+    #[error("{0:?} does not take leadership over: {1}")]
+    Unwilling(NodeId, String),
     /// The other node did not take leadership over in time.
     #[error("{0:?} did not take leadership over")]
     NotTaken(NodeId),
@@ -98,6 +106,8 @@ pub struct GroupStatus {
     pub may_vote: bool,
     /// Until when this leader serves reads; see [`jindou_core::effect::Event::Leases`].
     pub lease_ms: u64,
+    /// This node stops, and takes no leadership over.
+    pub retiring: bool,
 }
 
 impl<R: AsyncRuntime> Group<R> {
@@ -132,6 +142,7 @@ impl<R: AsyncRuntime> Group<R> {
             leading: self.is_leading(),
             may_vote: self.log.borrow().standing().may_vote(),
             lease_ms: self.lease_ms.get(),
+            retiring: self.life.retiring.get(),
         }
     }
 
@@ -231,9 +242,9 @@ impl<R: AsyncRuntime> Group<R> {
         status.voters.iter().copied().filter(live).min_by_key(|id| (lag(id), load(*id), *id))
     }
 
-    /// Hands leadership to a voter. This replica does not serve from the moment of the call on; if
-    /// the other does not take over, an election follows.
-    pub(crate) async fn transfer(&self, to: NodeId) -> Result<(), MembershipError> {
+    /// Hands leadership to a voter that was asked whether it would take it. This replica does not
+    /// serve from the moment of the call on; if the other does not take over, an election follows.
+    async fn transfer(&self, to: NodeId) -> Result<(), MembershipError> {
         self.ensure_leader()?;
         if to.0 == self.shared.node {
             return Ok(());
@@ -362,7 +373,7 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
             let heir = group
                 .heir(wanted, |_| 0)
                 .ok_or_else(|| MembershipError::Failed("no wanted voter lives".into()))?;
-            group.transfer(heir).await?;
+            self.transfer_group(&group, heir).await?;
             return Err(MembershipError::Moved(heir));
         }
         let same = before.voters.iter().map(|id| id.0).eq(wanted.iter().copied());
@@ -439,32 +450,96 @@ impl<R: AsyncRuntime, T: Transport> Groups<R, T> {
         }
     }
 
-    /// Hands the leadership of a slot to another voter. The shard hears that it does not lead any
-    /// more before anything else happens; proposals fail from then on. If the other node does not
-    /// take over within a second, whoever can is elected.
+    /// Hands the leadership of a slot to another voter, if that one would take it. The shard hears
+    /// that it does not lead any more before anything else happens; proposals fail from then on. If
+    /// the other node does not take over within a second, whoever can is elected.
     pub async fn transfer(&self, slot: SlotId, to: NodeId) -> Result<(), MembershipError> {
-        self.led(slot)?.transfer(to).await
+        self.transfer_group(&self.led(slot)?, to).await
+    }
+
+    async fn transfer_group(
+        &self,
+        group: &Rc<Group<R>>,
+        to: NodeId,
+    ) -> Result<(), MembershipError> {
+        if to != self.0.setup.node {
+            self.ask_willing(group, to).await?;
+        }
+        group.transfer(to).await
+    }
+
+    /// Asks a voter whether it would take leadership over: one that stops, or can't be reached, would
+    /// leave the slot without a leader until the next election.
+    async fn ask_willing(&self, group: &Rc<Group<R>>, to: NodeId) -> Result<(), MembershipError> {
+        let status = group.status();
+        let node = status.members.get(&to).filter(|_| status.voters.contains(&to));
+        let node = node.ok_or(MembershipError::NotAVoter(to))?;
+        let unwilling = |reason: String| MembershipError::Unwilling(to, reason);
+        let frame = Ask::Willing.encode().map_err(|error| unwilling(error.to_string()))?;
+        let asked = self.0.setup.transport.call(to, node, group.shared.group, frame);
+        let answer = R::timeout(WILLING_TIMEOUT, asked)
+            .await
+            .map_err(|_| unwilling("it does not answer".into()))?
+            .map_err(|error| unwilling(error.to_string()))?;
+        match Answer::decode(&answer) {
+            Ok(Answer::Taken) => Ok(()),
+            Ok(Answer::Failed(reason)) => Err(unwilling(reason)),
+            Ok(other) => Err(unwilling(format!("another answer: {other:?}"))),
+            Err(error) => Err(unwilling(error.to_string())),
+        }
+    }
+
+    /// Whether this node hands over what it leads and takes nothing over: it stops.
+    pub fn is_retiring(&self) -> bool {
+        self.0.life.retiring.get()
     }
 
     /// For a graceful stop: hands over all groups that this node leads, at once, each to a voter
-    /// that lives and has the log, evenly. Returns after three seconds at most. Groups without
-    /// such a voter stay.
-    pub async fn hand_over(&self) {
+    /// that lives, has the log and would take it, evenly. From then on this node takes no leadership
+    /// over. Returns how many have gone to another leader, after three seconds at most. Groups
+    /// without such a voter stay.
+    pub async fn hand_over(&self) -> usize {
+        self.0.life.retiring.set(true);
         let groups: Vec<_> = self.0.groups.borrow().values().cloned().collect();
-        let mut load: BTreeMap<NodeId, usize> = BTreeMap::new();
-        let mut moves = Vec::new();
-        for group in groups.iter().filter(|group| group.is_leader() && !group.is_alone()) {
-            let heir = group.heir(|_| true, |id| load.get(&id).copied().unwrap_or(0));
-            if let Some(heir) = heir {
-                *load.entry(heir).or_default() += 1;
-                moves.push((group.clone(), heir));
-            }
-        }
-        let transfers = join_all(moves.into_iter().map(|(group, heir)| async move {
-            if let Err(error) = group.transfer(heir).await {
-                tracing::info!(group = %group.shared.group, %error, "leadership was not handed over");
+        let led = groups.into_iter().filter(|group| group.is_leader() && !group.is_alone());
+        let load = RefCell::new(BTreeMap::new());
+        let gone = Cell::new(0);
+        let all = join_all(led.map(|group| {
+            let (load, gone) = (&load, &gone);
+            async move {
+                self.hand_over_group(&group, load).await;
+                gone.set(gone.get() + usize::from(!group.is_leader()));
             }
         }));
-        let _ = R::timeout(HAND_OVER_TIMEOUT, transfers).await;
+        let _ = R::timeout(HAND_OVER_TIMEOUT, all).await;
+        gone.get()
+    }
+
+    /// Tries voter after voter until one leads.
+    async fn hand_over_group(&self, group: &Rc<Group<R>>, load: &RefCell<BTreeMap<NodeId, usize>>) {
+        let (mut unwilling, begin) = (BTreeSet::new(), R::Instant::now());
+        while group.is_leader() && group.runs() {
+            let burden = |id| load.borrow().get(&id).copied().unwrap_or(0);
+            let heir = group.heir(|id| !unwilling.contains(&id), burden);
+            // One that is being handed over already is waited for.
+            let Some(heir) = heir.filter(|_| !group.leaving.get()) else {
+                if !group.leaving.get() && begin.elapsed() > HEIR_TIMEOUT {
+                    return;
+                }
+                unwilling.clear();
+                R::sleep(LOOK).await;
+                continue;
+            };
+            *load.borrow_mut().entry(heir).or_default() += 1;
+            let Err(error) = self.transfer_group(group, heir).await else {
+                return;
+            };
+            tracing::info!(group = %group.shared.group, %error, "leadership was not handed over");
+            if let Some(count) = load.borrow_mut().get_mut(&heir) {
+                *count = count.saturating_sub(1);
+            }
+            unwilling.insert(heir);
+            R::sleep(LOOK).await;
+        }
     }
 }

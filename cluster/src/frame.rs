@@ -80,6 +80,8 @@ pub(crate) enum Ask {
     SnapshotEnd { transfer: WireTransfer, count: u64 },
     /// The membership at `set_at`, which is committed, does not know the replica that gets this.
     Removed { vote: WireVote, set_at: WireLogId },
+    /// Would this replica lead, if the leader wanted it to?
+    Willing,
 }
 
 /// What the other answers.
@@ -95,7 +97,7 @@ pub(crate) enum Answer {
     HigherVote(WireVote),
     /// To a vote.
     Voted { vote: WireVote, granted: bool, last: Option<WireLogId> },
-    /// To a part of a snapshot, and to a transfer of leadership.
+    /// To a part of a snapshot, to a transfer of leadership, and to the question about one.
     Taken,
     /// A snapshot is installed or not wanted; the vote tells.
     Installed(WireVote),

@@ -65,8 +65,8 @@ impl<R: AsyncRuntime> Group<R> {
             Ask::Transfer { from, to, last } => {
                 let from = leader_vote(from).map_err(text)?;
                 self.not_from_here(&from)?;
-                if to == self.shared.node && !self.log.borrow().standing().may_vote() {
-                    return Err("this replica has lost its log".into());
+                if to == self.shared.node {
+                    self.ensure_willing()?;
                 }
                 let last = last.map(Into::into);
                 let request = TransferLeaderRequest::<TypeConfig<R>>::new(from, to, last);
@@ -84,12 +84,27 @@ impl<R: AsyncRuntime> Group<R> {
                 self.meet(&vote, log_end)?;
                 self.begin_snapshot(vote, transfer.into(), meta).await
             }
+            Ask::Willing => self.ensure_willing().map(|()| Answer::Taken),
             Ask::Removed { vote, set_at } => self.removed(leader_vote(vote).map_err(text)?, set_at),
             Ask::SnapshotChunk { transfer, number, chunk } => {
                 self.take_chunk(transfer.into(), number, chunk.into()).await
             }
             Ask::SnapshotEnd { transfer, count } => self.end_snapshot(transfer.into(), count).await,
         }
+    }
+
+    /// Whether this replica takes leadership over.
+    fn ensure_willing(&self) -> Result<(), String> {
+        if self.life.retiring.get() {
+            return Err("this node stops".into());
+        }
+        if !self.log.borrow().standing().may_vote() {
+            return Err("this replica has lost its log".into());
+        }
+        if !self.runs() {
+            return Err("this replica does not run".into());
+        }
+        Ok(())
     }
 
     fn not_from_here(&self, vote: &Vote) -> Result<(), String> {

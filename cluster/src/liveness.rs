@@ -46,6 +46,8 @@ pub(crate) struct Liveness<R: AsyncRuntime> {
     peers: RefCell<BTreeMap<u64, Peer<R>>>,
     /// How often a replica of the shard stood for election since the start.
     pub(crate) elections: Cell<u64>,
+    /// This node stops: it takes no leadership over.
+    pub(crate) retiring: Cell<bool>,
 }
 
 impl<R: AsyncRuntime> Liveness<R> {
@@ -58,6 +60,7 @@ impl<R: AsyncRuntime> Liveness<R> {
             clock: Cell::new((0, started)),
             peers: RefCell::default(),
             elections: Cell::new(0),
+            retiring: Cell::new(false),
         }
     }
 

@@ -175,7 +175,7 @@ fn leadership_moves_on_request_without_a_gap() {
 }
 
 #[test]
-fn a_transfer_to_nowhere_ends_in_an_election() {
+fn a_leader_leads_on_when_its_heir_is_gone() {
     life(async || {
         let mut cluster = Cluster::start().await;
         cluster.write(5).await;
@@ -183,8 +183,37 @@ fn a_transfer_to_nowhere_ends_in_an_election() {
         let gone = old % 3 + 1;
         cluster.kill(gone).await;
         let groups = cluster.nodes[&old].groups.clone();
+        let term = groups.status(SLOT).unwrap().term;
         let error = groups.transfer(SLOT, NodeId(gone)).await.unwrap_err();
-        assert!(matches!(error, MembershipError::NotTaken(_)), "{error}");
+        assert!(matches!(error, MembershipError::Unwilling(..)), "{error}");
+        assert!(cluster.nodes[&old].is_leading(SLOT));
+        cluster.write(5).await;
+        assert_eq!(groups.status(SLOT).unwrap().term, term, "there was an election");
+        cluster.check_no_overlap();
+    });
+}
+
+#[test]
+fn a_node_that_stops_takes_nothing_over() {
+    life(async || {
+        let mut cluster = Cluster::start().await;
+        cluster.write(5).await;
+        let old = cluster.leader().await;
+        cluster.nodes[&old].groups.hand_over().await;
+        let new = cluster.leader().await;
+        assert_ne!(new, old);
+        // Whoever keeps leaders even would like to give it back.
+        let groups = cluster.nodes[&new].groups.clone();
+        let term = groups.status(SLOT).unwrap().term;
+        let error = groups.transfer(SLOT, NodeId(old)).await.unwrap_err();
+        assert!(matches!(error, MembershipError::Unwilling(..)), "{error}");
+        assert!(cluster.nodes[&new].is_leading(SLOT));
+        // The third one stops too: it finds out who would not, and takes the other.
+        let third = 6 - old - new;
+        assert!(cluster.nodes[&old].groups.status(SLOT).unwrap().retiring);
+        groups.hand_over().await;
+        assert_eq!(cluster.leader().await, third);
+        assert_eq!(groups.status(SLOT).unwrap().term, term + 1, "there was an election");
         cluster.write(5).await;
         cluster.check_no_overlap();
     });
@@ -229,5 +258,19 @@ fn a_leader_that_lost_its_directory_while_all_were_down_is_replaced() {
         assert_ne!(cluster.leader().await, leader);
         cluster.write(5).await;
         cluster.check_no_overlap();
+    });
+}
+
+#[test]
+fn nodes_that_stop_together_do_not_wait_for_each_other() {
+    life(async || {
+        let mut cluster = Cluster::start().await;
+        cluster.write(5).await;
+        let start = Instant::now();
+        let all: Vec<_> = (1..=3).map(|id| cluster.nodes[&id].groups.clone()).collect();
+        futures::future::join_all(all.iter().map(|groups| groups.hand_over())).await;
+        assert!(start.elapsed() < Duration::from_millis(1_500), "{:?}", start.elapsed());
+        // Whoever leads still does.
+        cluster.write(5).await;
     });
 }

@@ -322,6 +322,48 @@ fn a_node_that_drains_serves_until_its_slots_are_elsewhere_and_longer() {
 }
 
 #[test]
+fn clients_of_a_node_that_drains_go_when_they_wait_for_nothing() {
+    let mut nodes = four();
+    let (ann, kim) = (nodes.connect(1, "ann"), nodes.connect(1, "kim"));
+    nodes.lead_elsewhere(1);
+    nodes.run();
+    nodes.hold_commits = true;
+    nodes.send(ann, "kim", 1, "hi");
+    nodes.run();
+    nodes.drain(1);
+    nodes.advance(40);
+    assert!(nodes.closed.contains(&kim), "kim waits for nothing");
+    assert!(!nodes.closed.contains(&ann) && !nodes.is_idle(1));
+    nodes.release_commits();
+    nodes.run();
+    nodes.advance(40);
+    assert_eq!(nodes.listen(ann).0.len(), 1, "ann has her answer");
+    assert!(nodes.closed.contains(&ann));
+    nodes.advance(1_000);
+    assert!(nodes.is_idle(1));
+}
+
+/// The first message of two has its answer when both have their conversations, one of them in a slot
+/// whose next leader is known before it leads.
+#[test]
+fn a_row_for_a_leader_that_does_not_lead_yet_is_taken_when_it_does() {
+    let mut nodes = Nodes::new(&[1, 1, 1], 3, 64);
+    let ann = nodes.connect(0, "ann");
+    let _kim = nodes.connect(1, "kim");
+    let slot = nodes.slot_of("ann");
+    assert_ne!(slot, nodes.slot_of("kim"));
+    let next = (nodes.leaders[&slot] + 1) % 3;
+    nodes.elect(slot, next);
+    nodes.run();
+    nodes.send(ann, "kim", 1, "hi");
+    nodes.advance(50);
+    assert!(nodes.listen(ann).0.is_empty(), "nobody has taken the row");
+    nodes.serve(slot);
+    nodes.run();
+    assert_eq!(nodes.listen(ann).0.len(), 1);
+}
+
+#[test]
 fn recipients_that_came_with_a_send_are_known_to_the_next_leader() {
     let mut nodes = four();
     let kim = nodes.connect(3, "kim");

@@ -54,6 +54,11 @@ pub trait Machine {
     fn is_idle(&self) -> bool {
         true
     }
+
+    /// What waits, in a line for the log, if a drain's time is over before it is idle.
+    fn unfinished(&self) -> String {
+        String::new()
+    }
 }
 
 impl<F: FnMut(Now, &mut Inbox, &mut Outbox) -> Stepped> Machine for F {
@@ -253,7 +258,7 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         for listening in self.handle.0.listening.borrow_mut().drain(..) {
             listening.stop();
         }
-        self.handle.0.is_draining.set(true);
+        self.handle.begin_drain();
         self.handle.push(Event::Drain);
         self.drain = Some(Drain {
             deadline_ms: now.mono_ms + self.handle.0.settings.drain_ms,
@@ -261,8 +266,8 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         });
     }
 
-    /// Whether the drain is over: every shard of the node has been quiet for a while, or the time
-    /// is up.
+    /// Whether the drain is over: every shard of the node has been quiet, one of them for a while,
+    /// or the time is up.
     fn is_drained(&mut self, now: Now) -> bool {
         let Some(drain) = &mut self.drain else {
             return false;
@@ -283,7 +288,16 @@ impl<M: Machine, E: Executor> Driver<M, E> {
         self.stop.set_quiet(was_quiet, is_quiet);
         let has_rested =
             drain.quiet_ms.is_some_and(|since| now.mono_ms >= since + shared.settings.quiet_ms);
-        (has_rested && self.stop.is_node_quiet()) || now.mono_ms >= drain.deadline_ms
+        let is_late = now.mono_ms >= drain.deadline_ms;
+        if is_late && !is_quiet && !self.stop.is_over() {
+            let shard = self.handle.shard().0;
+            let (callers, machine) = (self.handle.waiting(), self.machine.unfinished());
+            tracing::warn!(shard, %callers, %machine, "the time of the drain is over");
+        }
+        if has_rested || is_late {
+            self.stop.end(is_late);
+        }
+        self.stop.is_over()
     }
 
     /// Closes what is still open: what was written leaves, then FIN, and a moment for the peers to

@@ -57,10 +57,18 @@ pub(crate) struct Shared {
     pub(crate) shared_buffer: Option<SharedBuffer>,
     /// For reads on io_uring.
     pub(crate) pool: RefCell<BufferPool>,
-    pub(crate) is_draining: Cell<bool>,
+    draining: Draining,
     holds: Cell<usize>,
     callers: RefCell<Callers>,
     origin: Instant,
+}
+
+/// Whether the drain has begun, and who wants to know.
+#[derive(Default)]
+struct Draining {
+    has_begun: Cell<bool>,
+    number_next: Cell<u64>,
+    waiting: RefCell<HashMap<u64, Waker>>,
 }
 
 #[derive(Default)]
@@ -109,7 +117,7 @@ impl Handle {
             driver,
             shared_buffer: SharedBuffer::new(driver, READ_SIZE),
             pool: RefCell::new(BufferPool::new(READ_SIZE, READ_BUFFER_COUNT_MAX)),
-            is_draining: Cell::new(false),
+            draining: Draining::default(),
             holds: Cell::new(0),
             callers: RefCell::default(),
             origin,
@@ -196,9 +204,35 @@ impl Handle {
         Hold(self.clone())
     }
 
+    /// The drain begins.
+    pub(crate) fn begin_drain(&self) {
+        self.0.draining.has_begun.set(true);
+        for (_, waker) in self.0.draining.waiting.take() {
+            waker.wake();
+        }
+    }
+
+    /// Whether the drain has begun.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.0.draining.has_begun.get()
+    }
+
+    /// Ends when the drain begins.
+    pub(crate) fn drain_begun(&self) -> DrainBegun {
+        let number = &self.0.draining.number_next;
+        number.set(number.get() + 1);
+        DrainBegun { handle: self.clone(), number: number.get(), waker: None }
+    }
+
     /// Whether nothing waits: no caller, no hold.
     pub(crate) fn is_idle(&self) -> bool {
         self.0.holds.get() == 0 && self.0.callers.borrow().waiting.is_empty()
+    }
+
+    /// How many wait, for the log.
+    pub(crate) fn waiting(&self) -> String {
+        let callers = self.0.callers.borrow().waiting.len();
+        format!("{} holds, {callers} callers", self.0.holds.get())
     }
 
     /// Drains every source once. Returns whether something is left.
@@ -225,6 +259,36 @@ impl Drop for Hold {
         let holds = &self.0.0.holds;
         holds.set(holds.get().saturating_sub(1));
         self.0.0.notify.notify();
+    }
+}
+
+/// See [`Handle::drain_begun`].
+pub(crate) struct DrainBegun {
+    handle: Handle,
+    number: u64,
+    /// Whom it has told to wake.
+    waker: Option<Waker>,
+}
+
+impl Future for DrainBegun {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.handle.is_draining() {
+            return Poll::Ready(());
+        }
+        if !self.waker.as_ref().is_some_and(|waker| waker.will_wake(context.waker())) {
+            let waker = context.waker().clone();
+            self.handle.0.draining.waiting.borrow_mut().insert(self.number, waker.clone());
+            self.waker = Some(waker);
+        }
+        Poll::Pending
+    }
+}
+
+impl Drop for DrainBegun {
+    fn drop(&mut self) {
+        self.handle.0.draining.waiting.borrow_mut().remove(&self.number);
     }
 }
 

@@ -6,10 +6,10 @@
 use std::{
     cell::Cell,
     convert::Infallible,
-    future::Future,
+    future::{Future, poll_fn},
     io,
     net::{SocketAddr, TcpListener},
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll},
     time::Duration,
@@ -146,9 +146,20 @@ impl<S: HttpService> Accept for Server<S> {
         };
         let connection = self.builder.serve_connection(MonoioIo::new(stream), exchange);
         let open = Open { handle: handle.clone(), _permit: permit };
+        let drain_begun = handle.drain_begun();
         rt::spawn(async move {
+            let (mut connection, mut drain_begun) = (pin!(connection), pin!(drain_begun));
+            let mut is_last = false;
+            // In a drain the request under way is the last one; a connection without one is closed.
+            let ended = poll_fn(|context| {
+                if !is_last && drain_begun.as_mut().poll(context).is_ready() {
+                    is_last = true;
+                    connection.as_mut().graceful_shutdown();
+                }
+                connection.as_mut().poll(context)
+            });
             // Every failure is the peer's: it went away, was late, or did not speak HTTP.
-            if let Err(error) = connection.await {
+            if let Err(error) = ended.await {
                 tracing::debug!(%error, %peer, "HTTP connection ended");
             }
             drop(open);
@@ -214,7 +225,7 @@ impl<S: HttpService> Service<Request<Incoming>> for Exchange<S> {
             let mut response = Response::new(Whole { bytes: answer.body, _hold: hold });
             *response.status_mut() = answer.status;
             *response.headers_mut() = answer.headers;
-            if must_close || handle.0.is_draining.get() {
+            if must_close || handle.is_draining() {
                 let close = header::HeaderValue::from_static("close");
                 response.headers_mut().insert(header::CONNECTION, close);
             }
@@ -298,7 +309,7 @@ async fn collect(
 }
 
 async fn next_frame(body: &mut Incoming) -> Option<Result<Frame<Bytes>, hyper::Error>> {
-    std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
+    poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await
 }
 
 /// A body of one piece. Holds the drain until it is on its way.

@@ -14,8 +14,11 @@ pub struct Stop(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     is_draining: AtomicBool,
-    /// Shards that have nothing left to do. One may wait for another, so all stop together.
+    /// Shards that have nothing left to do.
     quiet_count: AtomicUsize,
+    /// All of them had, at one moment. One may wait for another, so all stop together: whatever
+    /// comes to one of them from then on.
+    is_over: AtomicBool,
     wakers: Arc<[ShardWaker]>,
 }
 
@@ -24,6 +27,7 @@ impl Stop {
         Self(Arc::new(Inner {
             is_draining: AtomicBool::new(false),
             quiet_count: AtomicUsize::new(0),
+            is_over: AtomicBool::new(false),
             wakers,
         }))
     }
@@ -56,8 +60,19 @@ impl Stop {
         }
     }
 
-    /// Whether all shards are quiet.
-    pub(crate) fn is_node_quiet(&self) -> bool {
-        self.0.quiet_count.load(Ordering::Acquire) >= self.0.wakers.len()
+    /// A shard has rested, or its time is up: it ends if all are quiet, or at once. All others end
+    /// with it.
+    pub(crate) fn end(&self, at_once: bool) {
+        let is_quiet = self.0.quiet_count.load(Ordering::Acquire) >= self.0.wakers.len();
+        if (is_quiet || at_once) && !self.0.is_over.swap(true, Ordering::AcqRel) {
+            for waker in self.0.wakers.iter() {
+                waker.wake();
+            }
+        }
+    }
+
+    /// Whether the drain is over, for every shard.
+    pub(crate) fn is_over(&self) -> bool {
+        self.0.is_over.load(Ordering::Acquire)
     }
 }

@@ -199,6 +199,31 @@ fn a_request_under_way_is_answered_in_a_drain() {
     }
 }
 
+/// A client that keeps its connection for its next request looks for another node at once.
+#[test]
+fn connections_without_a_request_are_closed_in_a_drain() {
+    for driver in drivers() {
+        let mut node = Plan::new(driver, 2).start(|_| echo);
+        let (mut idle, mut silent, mut busy) =
+            (connect(node.http), connect(node.http), connect(node.http));
+        assert_eq!(ask(&mut idle, "GET / HTTP/1.1\r\nhost: t\r\n\r\n").1, "GET /  0");
+        busy.write_all(b"GET /slow HTTP/1.1\r\nhost: t\r\n\r\n").unwrap();
+        node.wait_for(3, |counters| counters.http_accepted.get());
+        std::thread::sleep(Duration::from_millis(100));
+        let shards = node.shards.take().unwrap();
+        let begin = Instant::now();
+        shards.stop().drain();
+        assert!(is_closed(&mut idle));
+        assert!(is_closed(&mut silent));
+        let after = begin.elapsed();
+        // The one under way takes 300 ms, and the drain waits for it.
+        assert!(after < Duration::from_millis(150), "{after:?}");
+        assert_eq!(answer(&mut busy).1, "GET /slow  0");
+        assert!(is_closed(&mut busy));
+        shards.wait().unwrap();
+    }
+}
+
 #[test]
 fn a_client_that_goes_away_leaves_nothing() {
     for node in nodes() {

@@ -25,7 +25,7 @@ use jindou_core::{
     id::{ConnId, NodeId, SessionAddr, ShardId},
     request::{Reply, Request, Target},
 };
-use jindou_net::{Driver, Handle, NetSettings, ShardContext, ShardsSettings, start};
+use jindou_net::{Driver, Handle, Machine, NetSettings, ShardContext, ShardsSettings, start};
 
 fn envelope(number: u64) -> Envelope {
     Envelope::Left {
@@ -405,6 +405,44 @@ fn a_drain_waits_for_callers_of_the_api_and_no_longer_than_its_time() {
         shards.wait().unwrap();
         let after = begin.elapsed();
         assert!((390..3000).contains(&after.as_millis()), "{after:?}");
+    }
+}
+
+/// A machine that never rests for as long as a drain wants it to, or always.
+struct Restless {
+    begin: Instant,
+    /// `None`: it has nothing to do, ever.
+    last: std::cell::Cell<Option<u128>>,
+}
+
+impl Machine for Restless {
+    fn step(&mut self, _: Now, inbox: &mut Inbox, _: &mut Outbox) -> Stepped {
+        inbox.events.clear();
+        IDLE
+    }
+
+    fn is_idle(&self) -> bool {
+        let now = self.begin.elapsed().as_millis() / 50;
+        self.last.get().is_none_or(|last| {
+            self.last.set(Some(now));
+            last == now
+        })
+    }
+}
+
+/// A shard that is left alone by the others waits for their answers, and nobody gives them.
+#[test]
+fn shards_end_a_drain_together() {
+    for driver in drivers() {
+        let mut node = Plan::new(driver, 2).start(|handle: &Handle| {
+            let last = (handle.shard() == ShardId(1)).then_some(0);
+            Restless { begin: Instant::now(), last: std::cell::Cell::new(last) }
+        });
+        let shards = node.shards.take().unwrap();
+        let begin = Instant::now();
+        shards.stop().drain();
+        shards.wait().unwrap();
+        assert!(begin.elapsed() < Duration::from_secs(3), "{:?}", begin.elapsed());
     }
 }
 

@@ -36,6 +36,10 @@ use super::{
 const TICK_MIN_MS: u64 = 5;
 const TICK_MAX_MS: u64 = 500;
 
+/// How long groups may take to stop, and how often they get their answers meanwhile.
+const CLOSE_MAX: Duration = Duration::from_millis(1_000);
+const ANSWER_PAUSE: Duration = Duration::from_millis(1);
+
 /// Positions that have become durable in the state store.
 pub(super) type Synced = Vec<(SlotId, LogId)>;
 
@@ -70,6 +74,10 @@ impl Machine for Rules {
 
     fn is_idle(&self) -> bool {
         self.0.is_idle()
+    }
+
+    fn unfinished(&self) -> String {
+        self.0.unfinished()
     }
 }
 
@@ -114,7 +122,7 @@ async fn run_to_end(
     let office = parts.cluster.office(&handle, &parts, &links, &groups, listener.transpose()?);
     inbound.open(&groups, &office);
     {
-        let groups = groups.clone();
+        let (groups, completed) = (groups.clone(), completed.clone());
         handle.add_source(move |handle| drain_completions(&completed, &groups, handle));
     }
     if let Some(synced) = parts.synced.get(usize::from(id.0)).cloned() {
@@ -157,8 +165,23 @@ async fn run_to_end(
         }
         driving.await;
     }
-    Box::pin(groups.shutdown()).await;
+    close(&groups, || drain_completions(&completed, &groups, &handle)).await;
     Ok(())
+}
+
+/// Stops the groups. The driver has ended, and a group that saves a vote or appends at this moment
+/// still waits for the answer of its lane.
+async fn close(groups: &ShardGroups, answers: impl Fn() -> bool) {
+    let answering = async {
+        loop {
+            while answers() {}
+            Runtime::sleep(ANSWER_PAUSE).await;
+        }
+    };
+    let closing = Runtime::timeout(CLOSE_MAX, groups.shutdown());
+    if let Either::Left((Err(_), _)) = select(Box::pin(closing), Box::pin(answering)).await {
+        tracing::warn!("groups did not stop within {} ms", CLOSE_MAX.as_millis());
+    }
 }
 
 /// The groups' way into the shard's inbox. What the cluster's group has on disk is known before

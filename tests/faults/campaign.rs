@@ -2,7 +2,8 @@
 //!
 //! `JINDOU_FAULTS_SECONDS=3600 cargo test --release --test faults campaign -- --nocapture` plays every
 //! scenario in turn, with other dice each time, for an hour; `JINDOU_SCENARIO` and `JINDOU_SEED` choose
-//! one and its dice. `JINDOU_FAULTS_RATE` sets the sends a second.
+//! one and its dice. `JINDOU_FAULTS_RATE` sets the sends a second. With `JINDOU_KEEP` the history and the
+//! nodes' logs of a run that holds are kept too.
 
 use std::panic;
 use std::time::{Duration, Instant};

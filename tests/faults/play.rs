@@ -134,6 +134,10 @@ pub fn play(scenario: &Scenario, seed: u64, time: Duration) -> Result<(), String
         );
         let found = check(&history);
         if found.is_empty() {
+            if std::env::var_os("JINDOU_KEEP").is_some() {
+                let (history, logs) = (keep.save(), cluster.keep().join(" "));
+                println!("  nodes: {logs}\n  history: {history}");
+            }
             return Ok(());
         }
         let (summary, logs) = (history::summary(&found), cluster.keep().join(" "));

@@ -13,6 +13,7 @@ mod channel;
 mod connection;
 mod dedupe;
 mod deliver;
+mod drain;
 mod home;
 mod ids;
 mod outbox;
@@ -42,6 +43,7 @@ use self::{
     channel::Channel,
     connection::Conn,
     deliver::{FanOut, Job},
+    drain::Leaving,
     home::Home,
     ids::MessageIds,
     parcels::Parcels,
@@ -67,9 +69,6 @@ use crate::{
 /// The slot of group 0, which replicates the cluster's own state.
 pub const CLUSTER_SLOT: SlotId = SlotId(u16::MAX);
 
-/// How long a draining node of a cluster goes on taking what its clients send. Those that send without
-/// a pause would keep it from ever being idle.
-const DRAIN_SERVE_MS: u64 = 500;
 /// How often outboxes and overdue proposals are looked after while there are any.
 const HOUSEKEEPING_MS: u64 = 500;
 /// How long one server key pair serves (issue of X25519 cost; keys of sessions stay independent).
@@ -87,8 +86,8 @@ pub struct Shard {
     server_key: Option<(u64, Arc<ServerKey>)>,
     empty: Name,
     draining: bool,
-    /// A draining node of a cluster ends its clients' connections then: they go on elsewhere.
-    end_clients_ms: Option<u64>,
+    /// A draining node of a cluster ends its clients' connections: they go on elsewhere.
+    leaving: Option<Leaving>,
 
     conns: Vec<Option<Box<Conn>>>,
     connection_count: u64,
@@ -162,7 +161,7 @@ impl Shard {
             server_key: None,
             empty: "".into(),
             draining: false,
-            end_clients_ms: None,
+            leaving: None,
             conns: Vec::new(),
             connection_count: 0,
             session_count: 0,
@@ -236,16 +235,6 @@ impl Shard {
         });
     }
 
-    /// Whether nothing waits here: no send or change without its answer, no push on its way. For
-    /// [`Event::Drain`]. A node of a cluster goes on serving its clients through the next leaders.
-    pub fn is_idle(&self) -> bool {
-        self.jobs.is_empty()
-            && self.parcels.moving_count() == 0
-            && self.open_requests.is_empty()
-            && self.sends.is_empty()
-            && self.slots.values().all(Slot::is_idle)
-    }
-
     fn on_event(&mut self, event: Event) {
         match event {
             Event::Opened { conn, port, peer } => self.on_opened(conn, port, peer),
@@ -294,11 +283,7 @@ impl Shard {
             Event::Persisted { size } => {
                 self.state_queue_size = self.state_queue_size.saturating_sub(size);
             }
-            Event::Drain => {
-                self.draining = true;
-                let peers = self.has_peers();
-                self.end_clients_ms = peers.then_some(self.now.mono_ms + DRAIN_SERVE_MS);
-            }
+            Event::Drain => self.begin_drain(),
         }
     }
 
@@ -319,6 +304,7 @@ impl Shard {
             self.deliver(message, recipients, Except::Since(applied_ms), parent);
         }
         self.send_outbox(slot, &targets);
+        self.take_early_rows(slot);
         self.mark_dirty(slot);
     }
 
@@ -371,10 +357,7 @@ impl Shard {
             self.silence.pop();
             self.check_silence(conn);
         }
-        if self.end_clients_ms.is_some_and(|due| due <= now) {
-            self.end_clients_ms = None;
-            self.end_all_connections();
-        }
+        self.end_clients();
         self.answer_overdue_asks();
         self.retry_reads();
         if now >= self.next_housekeeping_ms {
@@ -395,7 +378,7 @@ impl Shard {
         let silence = self.silence.peek().map(|Reverse((due, _))| *due);
         let ask = self.asks.next_deadline_ms();
         let read = self.failed_reads.front().map(|(due, _)| *due);
-        let end = self.end_clients_ms;
+        let end = self.leaving.as_ref().map(Leaving::due_ms);
         let waits = !self.sends.is_empty() || self.parcels.count() > 0;
         let busy = waits
             || self.slots.values().any(|slot| {

@@ -61,11 +61,25 @@ impl Shard {
         changes: Vec<ConversationChange>,
     ) {
         if !self.leads(target) {
+            // Others know the next leader before it leads.
+            if self.leader_of(target) == Some(self.settings.node)
+                && let Some(state) = self.slots.get_mut(&target)
+            {
+                state.early.insert(source, (index, changes));
+            }
             return;
         }
         let command = Command::FromOutbox { source: source.0, index, changes };
         // When the accumulator is full the source sends the row again.
         let _ = self.offer(target, vec![(command, Waiter::Outbox { source, target, index })]);
+    }
+
+    /// This shard leads the slot now: what has come for its next leader.
+    pub(super) fn take_early_rows(&mut self, target: SlotId) {
+        let early = self.slots.get_mut(&target).map(|state| std::mem::take(&mut state.early));
+        for (source, (index, changes)) in early.into_iter().flatten() {
+            self.on_outbox(source, target, index, changes);
+        }
     }
 
     /// A row is committed here: its source may forget it.

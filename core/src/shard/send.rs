@@ -389,6 +389,7 @@ impl Shard {
         state.lease_ms = 0;
         state.sending.clear();
         state.taken.clear();
+        state.early.clear();
         state.accumulated_size = 0;
         let mut waiters = std::mem::take(&mut state.accumulator).waiters;
         for proposal in &mut state.proposals {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     code::Code,
     envelope::{Envelope, Epoch, Origin, SendOutcome, SendTask},
-    id::{Name, NodeId, SlotId},
+    id::{ConnId, Name, NodeId, SlotId},
     map::Map,
     message::Message,
     request::{Failure, Reply},
@@ -57,8 +57,18 @@ pub(crate) struct Sends {
 }
 
 impl Sends {
+    pub(crate) fn count(&self) -> usize {
+        self.count
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Sessions that wait for an answer.
+    pub(crate) fn sessions(&self) -> impl Iterator<Item = ConnId> {
+        let kept = self.slots.values().flat_map(|to| to.queue.iter().flatten());
+        kept.filter_map(|kept| kept.task.origin.session()).map(|session| session.conn)
     }
 
     fn forget(&mut self, kept: &Kept) {

@@ -132,6 +132,8 @@ pub(crate) struct Slot {
     pub(crate) sending: Map<SlotId, (u64, u64)>,
     /// By target: confirmed, row not yet deleted by an entry. Leader only.
     pub(crate) taken: Map<SlotId, u64>,
+    /// By source: the row that has come before this replica led, though its node was to lead.
+    pub(crate) early: Map<SlotId, (u64, Vec<ConversationChange>)>,
     /// Cluster keys; group 0 only. State.
     pub(crate) cluster: BTreeMap<String, Bytes>,
     pub(crate) committed: VecDeque<(LogId, Committed)>,
@@ -160,6 +162,7 @@ impl Slot {
                 .collect(),
             sending: Map::default(),
             taken: Map::default(),
+            early: Map::default(),
             cluster: rows.cluster.into_iter().filter(|(_, value)| !value.is_empty()).collect(),
             committed: VecDeque::new(),
             applying: None,
@@ -188,13 +191,27 @@ impl Slot {
         targets
     }
 
-    /// Whether anybody here waits for something.
+    /// Whether anybody waits for something here. Whoever waited for a proposal of before, when this
+    /// replica led, was told; and what a follower has not applied it applies when it comes again.
     pub(crate) fn is_idle(&self) -> bool {
-        self.accumulator.commands.is_empty()
-            && self.proposals.is_empty()
-            && self.applying.is_none()
-            && self.committed.is_empty()
-            && self.held.is_empty()
+        let proposed = self.proposals.iter().all(|proposal| proposal.batch.waiters.is_empty());
+        let applied = self.applying.is_none() && self.committed.is_empty();
+        let idle = self.accumulator.commands.is_empty() && self.held.is_empty();
+        idle && if self.leading { self.proposals.is_empty() && applied } else { proposed }
+    }
+}
+
+impl Slot {
+    /// What waits, in a line for the log.
+    pub(crate) fn unfinished(&self) -> String {
+        format!(
+            "{} gathered, {} proposed, {} to apply, {} held{}",
+            self.accumulator.commands.len(),
+            self.proposals.len(),
+            self.committed.len() + usize::from(self.applying.is_some()),
+            self.held.len(),
+            if self.leading { ", leads" } else { "" },
+        )
     }
 }
 

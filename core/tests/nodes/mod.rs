@@ -293,6 +293,12 @@ impl Nodes {
 
     /// Makes a node the leader of a slot. The old one is told, if it can be.
     pub(crate) fn lead(&mut self, slot: SlotId, node: usize) {
+        self.elect(slot, node);
+        self.serve(slot);
+    }
+
+    /// All hear of a slot's next leader, which does not lead before [`Nodes::serve`].
+    pub(crate) fn elect(&mut self, slot: SlotId, node: usize) {
         let old = self.leaders.insert(slot, node);
         let term = *self.terms.entry(slot).and_modify(|term| *term += 1).or_insert(1);
         if let Some(old) = old.filter(|old| self.nodes[*old].alive) {
@@ -314,6 +320,11 @@ impl Nodes {
                 self.slot_event(replica, slot, Event::Leader { slot, leader, term });
             }
         }
+    }
+
+    /// The leader of a slot leads.
+    pub(crate) fn serve(&mut self, slot: SlotId) {
+        let node = self.leaders[&slot];
         self.slot_event(node, slot, Event::Leading { slot, leading: true });
         self.slot_event(node, slot, Event::Leases(vec![(slot, u64::MAX)]));
         self.catch_up();

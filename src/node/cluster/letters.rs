@@ -133,6 +133,8 @@ pub(super) struct GroupStatus {
     pub(super) changing: bool,
     /// The replica began with nothing and may not vote before it was taken in anew.
     pub(super) muted: bool,
+    /// Its node stops, and leads nothing any more.
+    pub(super) retiring: bool,
 }
 
 impl Answer {

@@ -39,6 +39,12 @@ impl Observed {
         self.nodes.insert(node, seen);
     }
 
+    /// Whether a node has said that it stops.
+    pub(super) fn is_retiring(&self, node: NodeId) -> bool {
+        let seen = self.nodes.get(&node);
+        seen.is_some_and(|seen| seen.groups.iter().any(|group| group.retiring))
+    }
+
     /// Replicas of nodes that may not vote, because they began with nothing.
     pub(super) fn is_muted(&self, slot: SlotId, node: NodeId) -> bool {
         let seen = self.nodes.get(&node);

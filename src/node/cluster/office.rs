@@ -1,7 +1,14 @@
 //! A shard's part in the affairs of the cluster: it asks shards of this and other nodes, and
 //! answers them.
 
-use std::{cell::Cell, collections::BTreeMap, net::TcpListener, rc::Rc, sync::Arc, time::Duration};
+use std::{
+    cell::Cell,
+    collections::BTreeMap,
+    net::TcpListener,
+    rc::Rc,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use anyhow::Context as _;
 use futures::future::{Either, join_all, select};
@@ -28,6 +35,8 @@ use crate::node::executor::ShardGroups;
 
 /// How long another node may take for an answer about its groups.
 const LOOK_MAX: Duration = Duration::from_millis(1_000);
+/// How often a node that stops looks whether it leads something again.
+const HAND_OVER_PAUSE: Duration = Duration::from_millis(50);
 /// How often a letter to the leader of group 0 is passed on.
 const HOPS_MAX: u8 = 3;
 
@@ -153,7 +162,7 @@ impl Office {
 
     /// Whether this node leads group 0 and this shard holds it.
     pub(super) fn presides(&self) -> bool {
-        self.0.groups.is_leading(CLUSTER_SLOT)
+        self.0.groups.is_leading(CLUSTER_SLOT) && !self.0.groups.is_retiring()
     }
 
     /// Takes the letters of this node's other shards. Returns whether something is left.
@@ -242,7 +251,7 @@ impl Office {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
             },
             Ask::HandOver => {
-                self.0.groups.hand_over().await;
+                self.hand_over().await;
                 Answer::Done
             }
             Ask::SetVoters { slot, voters } => self.set_voters(SlotId(slot), voters).await,
@@ -264,6 +273,21 @@ impl Office {
             }
             Ask::Node { node, change, .. } => self.change_node(NodeId(node), change).await,
         }
+    }
+
+    /// This node stops: others are to lead, also what it is elected for from now on.
+    async fn hand_over(&self) {
+        let begin = Instant::now();
+        let count = self.0.groups.hand_over().await;
+        let (shard, took) = (self.0.handle.shard().0, begin.elapsed());
+        tracing::info!(shard, "others lead {count} group(s) now, after {took:.0?}");
+        let groups = self.0.groups.clone();
+        drop(Runtime::spawn(async move {
+            loop {
+                pause(HAND_OVER_PAUSE).await;
+                groups.hand_over().await;
+            }
+        }));
     }
 
     /// To the leader of group 0, wherever it is.
@@ -436,6 +460,7 @@ fn told(slot: SlotId, status: &jindou_cluster::GroupStatus) -> GroupStatus {
         committed: status.committed.unwrap_or(0),
         changing: status.joint,
         muted: !status.may_vote,
+        retiring: status.retiring,
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn plan(
     steps.extend(next);
     let answers = |node: &NodeId| observed.nodes.contains_key(node);
     steps.retain(|step| match step {
-        Step::Transfer { to, .. } => answers(to),
+        Step::Transfer { to, .. } => answers(to) && !observed.is_retiring(*to),
         // A set of voters whose majority is away could not even be left again.
         Step::SetVoters { slot, voters } => {
             let before = slots.get(slot).map_or(&[][..], |placed| &placed.voters);
@@ -106,6 +106,36 @@ mod tests {
         assert_eq!(steps, [Step::SetVoters { slot: SlotId(0), voters }]);
         // Without a third node two would have to agree, of which one is away.
         assert_eq!(plan(&three, &observed(&[1, 3], &[3]), |n| n.min(3)), []);
+    }
+
+    #[test]
+    fn no_leader_is_moved_to_a_node_that_stops() {
+        let three = document(&JOINED);
+        let seen = |retiring| {
+            let group = |slot, leads| GroupStatus {
+                slot,
+                leader: Some(1),
+                leads,
+                voters: vec![1, 2, 3],
+                retiring,
+                ..Default::default()
+            };
+            Seen { groups: (0..9).map(|slot| group(slot, !retiring)).collect(), ..Seen::default() }
+        };
+        let mut observed = Observed::default();
+        observed.add(NodeId(1), seen(false));
+        observed.add(NodeId(3), seen(true));
+        let moved = |observed: &Observed| {
+            let steps = plan(&three, observed, |n| n.min(3));
+            let to = |step| match step {
+                Step::Transfer { to, .. } => Some(to.0),
+                Step::SetVoters { .. } => None,
+            };
+            steps.into_iter().filter_map(to).collect::<Vec<u64>>()
+        };
+        assert!(moved(&observed).is_empty());
+        observed.add(NodeId(2), Seen::default());
+        assert!(!moved(&observed).is_empty() && moved(&observed).iter().all(|to| *to == 2));
     }
 
     #[test]
