@@ -93,7 +93,8 @@ impl<R: AsyncRuntime> Group<R> {
         };
         if state == ServerState::Leader {
             self.election.forget();
-            return self.pulse_commit();
+            self.pulse_commit();
+            return None;
         }
         self.election.announced.set(None);
         // A voter that is a learner by its newest membership may still be needed, openraft knows.
@@ -242,7 +243,9 @@ impl<R: AsyncRuntime> Group<R> {
         }
     }
 
-    fn pulse_commit(self: &Rc<Self>) -> Option<R::Instant> {
+    /// Says how far this leader has committed, when that has stood for a while. A tick sooner or
+    /// later is as good.
+    fn pulse_commit(self: &Rc<Self>) {
         let now = R::Instant::now();
         let election = &self.election;
         let index = {
@@ -253,18 +256,10 @@ impl<R: AsyncRuntime> Group<R> {
         let (before, since) = election.committed.get();
         if index != before {
             election.committed.set((index, now));
-            return Some(now + COMMIT_QUIET);
+        } else if index != election.announced.get() && now >= since + COMMIT_QUIET {
+            election.announced.set(index);
+            self.heartbeat();
         }
-        if index == election.announced.get() {
-            return None;
-        }
-        let due = since + COMMIT_QUIET;
-        if now < due {
-            return Some(due);
-        }
-        election.announced.set(index);
-        self.heartbeat();
-        None
     }
 
     /// Says to all replicas who leads, and how far it has committed.

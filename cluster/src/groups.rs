@@ -62,7 +62,7 @@ impl Default for Options {
             promise_ms: 600,
             lease_ms: 450,
             answer_ms: 2_000,
-            tail_size_max: 256 << 10,
+            tail_size_max: 128 << 10,
             read_size_max: 1 << 20,
             keep_count: 10_000,
             keep_count_alone: 64,

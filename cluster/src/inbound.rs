@@ -277,7 +277,8 @@ impl<R: AsyncRuntime> Group<R> {
             (incoming.vote, incoming.meta.clone())
         };
         let shown = meta.last_membership.clone();
-        let snapshot = Snapshot { meta, snapshot: SnapshotData::Staged(StagedSnapshot(transfer)) };
+        let staged = SnapshotData::Staged(Box::new(StagedSnapshot(transfer)));
+        let snapshot = Snapshot { meta, snapshot: staged };
         let response = self.raft.install_full_snapshot(vote, snapshot).await;
         self.forget_snapshot(transfer);
         if response.is_ok() {

@@ -22,15 +22,16 @@ impl<R: AsyncRuntime> Group<R> {
             return 0;
         }
         let node = self.shared.node;
-        let members = self.raft.server_metrics().borrow_watched().membership_config.clone();
-        let data = self.raft.data_metrics();
-        let data = data.borrow_watched();
+        let (server, data) = (self.raft.server_metrics(), self.raft.data_metrics());
+        let (server, data) = (server.borrow_watched(), data.borrow_watched());
         let answered = |voter: u64| {
             let (since, answered_ms) = life.run_of(voter)?;
             let acked = data.heartbeat.as_ref()?.get(&voter)?.as_ref()?;
             (**acked >= since).then_some(answered_ms)
         };
-        let until = members
+        let until = server
+            .membership_config
+            .membership()
             .get_joint_config()
             .iter()
             .map(|voters| quorum_answered(node, voters, answered))

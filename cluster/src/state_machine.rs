@@ -36,10 +36,11 @@ const STATE_QUEUE_SIZE_MAX: usize = 64 << 20;
 /// What openraft moves about as a snapshot.
 #[derive(Debug)]
 pub(crate) enum SnapshotData {
-    /// The rows of a slot of this node at one moment.
-    Reader(SnapshotReader),
+    /// The rows of a slot of this node at one moment. Boxed, as is the next: openraft keeps a ring
+    /// of 4,096 commands per group, each of which could hold one.
+    Reader(Box<SnapshotReader>),
     /// Chunks from another node, all of them already with the state lane.
-    Staged(StagedSnapshot),
+    Staged(Box<StagedSnapshot>),
     /// Only a position, which is all that purging the log needs.
     Position,
 }
@@ -106,7 +107,7 @@ impl<R: AsyncRuntime> StateMachine<R> {
             last_log_id: Some(to_raft(applied)),
             last_membership: membership_of(reader.membership.as_deref())?,
         };
-        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Reader(reader) }))
+        Ok(Some(Snapshot { meta, snapshot: SnapshotData::Reader(Box::new(reader)) }))
     }
 
     /// Hands all rows of a reader to the state lane.
@@ -209,8 +210,9 @@ impl<R: AsyncRuntime> RaftStateMachine<TypeConfig<R>> for StateMachine<R> {
         snapshot: SnapshotData,
     ) -> io::Result<()> {
         match snapshot {
-            SnapshotData::Reader(reader) => self.stage(reader).await?,
-            SnapshotData::Staged(StagedSnapshot(transfer)) => {
+            SnapshotData::Reader(reader) => self.stage(*reader).await?,
+            SnapshotData::Staged(staged) => {
+                let StagedSnapshot(transfer) = *staged;
                 let incoming = self.shared.incoming.borrow();
                 if incoming.as_ref().map(|incoming| incoming.transfer) != Some(transfer) {
                     return Err(io::Error::other("the chunks of a snapshot were given up"));

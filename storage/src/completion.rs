@@ -125,6 +125,9 @@ impl Done {
     }
 }
 
+/// A shard is woken for the report of this many bytes.
+const REPORT_SIZE_MIN: usize = 64 << 10;
+
 /// The answers of one drain, for whoever implements a lane: published together, each shard woken
 /// once.
 #[derive(Default)]
@@ -140,10 +143,13 @@ impl Answers {
         self.touch(sender);
     }
 
-    /// Queues the report that rows were taken over.
+    /// Queues the report that rows were taken over. Only a shard that fills the lane could wait for
+    /// it: others see it when they wake for something else.
     pub fn persisted(&mut self, sender: &CompletionSender, size: usize) {
         sender.push(Completion::Persisted { size });
-        self.touch(sender.clone());
+        if size >= REPORT_SIZE_MIN {
+            self.touch(sender.clone());
+        }
     }
 
     fn touch(&mut self, sender: CompletionSender) {

@@ -10,6 +10,7 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
     thread::{Builder, JoinHandle},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -35,6 +36,8 @@ pub struct LogOptions {
     pub memory_size_max: u64,
     /// Block cache. The log is read from memory or not at all. Default 4 MiB.
     pub cache_size: u64,
+    /// When nothing was asked for so long, what is in memory is flushed. Default 10 s.
+    pub rest: Duration,
 }
 
 impl LogOptions {
@@ -46,6 +49,7 @@ impl LogOptions {
             generation_size_max: 16 << 20,
             memory_size_max: 96 << 20,
             cache_size: 4 << 20,
+            rest: Duration::from_secs(10),
         }
     }
 }
@@ -94,6 +98,7 @@ impl LogLane {
             failure: None,
             stopped: false,
             answers: Answers::default(),
+            rest: options.rest,
         };
         let thread = Builder::new()
             .name("log-lane".into())
@@ -202,6 +207,7 @@ struct Lane {
     failure: Option<StorageError>,
     stopped: bool,
     answers: Answers,
+    rest: Duration,
 }
 
 impl Lane {
@@ -222,9 +228,23 @@ impl Lane {
         if self.stopped {
             return None;
         }
-        match self.waiting.take() {
-            Some(request) => Some(request),
-            None => self.requests.recv().ok(),
+        if let Some(request) = self.waiting.take() {
+            return Some(request);
+        }
+        if self.failure.is_none() && self.store.is_restless() {
+            match self.requests.recv_timeout(self.rest) {
+                Err(flume::RecvTimeoutError::Timeout) => self.release_memory(),
+                Err(flume::RecvTimeoutError::Disconnected) => return None,
+                Ok(request) => return Some(request),
+            }
+        }
+        self.requests.recv().ok()
+    }
+
+    fn release_memory(&mut self) {
+        match self.store.rest() {
+            Ok(batch) => self.commit(batch, 0, Vec::new()),
+            Err(e) => self.poison(&e, Vec::new()),
         }
     }
 

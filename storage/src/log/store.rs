@@ -53,6 +53,8 @@ const JOURNAL_SIZE_MAX: u64 = 1 << 30;
 const KEYSPACE_COUNT_MIN: u64 = 3;
 /// With so many keyspaces being cleared, the next one is waited for instead of made.
 const CLEARING_COUNT_MAX: usize = 4;
+/// A log at rest keeps no more than this in memory.
+const REST_SIZE_MAX: u64 = 1 << 20;
 /// With more generations than this, what little is needed of one is carried over.
 const GENERATION_COUNT_CALM: usize = 3;
 
@@ -292,12 +294,33 @@ impl LogStore {
         Ok(())
     }
 
+    fn memory_size(&self) -> u64 {
+        let in_memory = self.generations.values().filter(|generation| generation.in_memory);
+        in_memory.map(|generation| generation.size).sum()
+    }
+
+    /// Whether [`Self::rest`] would free memory.
+    pub(super) fn is_restless(&self) -> bool {
+        self.memory_size() > REST_SIZE_MAX
+    }
+
+    /// Nobody writes: begins a generation though the youngest is not full, so that what is in
+    /// memory can be flushed. The batch begins it.
+    pub(super) fn rest(&mut self) -> fjall::Result<Batch> {
+        self.flush_beyond(0);
+        self.begin_generation()
+    }
+
     /// Flushes the oldest generations while more is in memory than may be.
     fn bound_memory(&mut self) {
-        let in_memory = self.generations.values().filter(|generation| generation.in_memory);
-        let mut size: u64 = in_memory.map(|generation| generation.size).sum();
+        self.flush_beyond(self.memory_size_max.saturating_sub(self.generation_size_max));
+    }
+
+    /// Flushes the oldest generations while more than `size_max` is in memory.
+    fn flush_beyond(&mut self, size_max: u64) {
+        let mut size = self.memory_size();
         for generation in self.generations.values_mut() {
-            if size + self.generation_size_max <= self.memory_size_max {
+            if size <= size_max {
                 break;
             }
             if generation.in_memory {

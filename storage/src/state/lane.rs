@@ -49,6 +49,9 @@ pub struct StateOptions {
     pub sync_interval: Duration,
     /// How many bytes may wait for their fsync. Default 16 MiB.
     pub sync_size_max: u64,
+    /// When nothing was written for so long, memtables of 1 MiB and more are flushed, too. Default
+    /// 10 s.
+    pub rest: Duration,
 }
 
 impl StateOptions {
@@ -61,6 +64,7 @@ impl StateOptions {
             memtable_size_max: 32 << 20,
             sync_interval: Duration::from_secs(5),
             sync_size_max: 16 << 20,
+            rest: Duration::from_secs(10),
         }
     }
 }

@@ -161,7 +161,7 @@ impl StateStore {
             keyspace: tables.install.clone(),
             memtable_size_max: options.memtable_size_max / 4,
         });
-        let janitor = Janitor::start("state", database.clone(), watched)
+        let janitor = Janitor::start("state", database.clone(), watched, options.rest)
             .map_err(|source| OpenError::Thread { source })?;
         Ok(Self { janitor, tables, database })
     }

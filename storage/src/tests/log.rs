@@ -1,6 +1,11 @@
 //! The log: stories, and the lane against its twin.
 
-use std::{ops::Range, path::Path, sync::Arc};
+use std::{
+    ops::Range,
+    path::Path,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -210,6 +215,35 @@ fn a_slow_group_does_not_keep_what_a_busy_one_has_left() {
     let log = LogLane::open(&options, no_failure()).unwrap();
     assert_eq!(load(&log, &client, 2).tail, entries(0..1_500, 50));
     assert_eq!(load(&log, &client, 1).tail, entries(7_496..7_500, 20_000));
+}
+
+/// What a log at rest holds is on disk: nothing of it has to be replayed at a start.
+#[test]
+fn a_log_at_rest_lets_go_of_its_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let client = Client::new();
+    let options =
+        LogOptions { rest: Duration::from_millis(50), ..LogOptions::new(dir.path().to_owned()) };
+    let log = LogLane::open(&options, no_failure()).unwrap();
+    append(&log, &client, 1, 0..100, 50_000);
+    log.save_vote(1, Bytes::from_static(b"vote"), client.done());
+    client.settle();
+    let flushed = || {
+        let tables = std::fs::read_dir(dir.path().join("keyspaces")).unwrap();
+        tables.map(|keyspace| disk_size(&keyspace.unwrap().path())).sum::<u64>() > 4 << 20
+    };
+    let end = Instant::now() + Duration::from_secs(20);
+    while !flushed() {
+        assert!(Instant::now() < end, "nothing was flushed");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    append(&log, &client, 1, 100..103, 100);
+    log.truncate_after(1, Some(100), client.done());
+    let before = load(&log, &client, 1);
+    assert_eq!((before.first, before.last), (Some(0), Some(100)));
+    drop(log);
+    let log = LogLane::open(&options, no_failure()).unwrap();
+    assert_eq!(load(&log, &client, 1), before);
 }
 
 fn disk_size(path: &Path) -> u64 {
