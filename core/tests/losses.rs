@@ -268,3 +268,28 @@ fn an_entry_that_names_the_last_index_of_all_breaks_nothing() {
     let ann = world.connect("ann");
     assert_eq!(world.send_wait(ann, "bob", 1, "1").1, 1);
 }
+
+/// A shard without work gives memory back, and reads again what is asked for.
+#[test]
+fn a_shard_at_rest_keeps_little() {
+    let mut world = World::new(1);
+    let ann = world.connect("ann");
+    let count = 5_000;
+    for n in 0..count {
+        world.send(ann, &format!("p{n}"), 1, &n.to_string());
+        if n % 500 == 0 {
+            world.run();
+        }
+    }
+    world.run();
+    let cached = |world: &mut World| {
+        let Reply::Vars(vars) = world.ask_wait("g", Request::Vars) else { panic!("no counts") };
+        vars.channels_cached + vars.users_cached
+    };
+    let before = cached(&mut world);
+    assert!(before > count);
+    world.advance(11_000);
+    let after = cached(&mut world);
+    assert!(2 * after < before, "{after} of {before}");
+    assert_eq!(world.send_wait(ann, "p1", 1, "again").1, 2);
+}

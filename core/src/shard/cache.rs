@@ -144,7 +144,9 @@ impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
     /// algorithm). Pinned ones stay, and those that `needed` names.
     pub(crate) fn shrink(&mut self, size_max: usize, needed: impl Fn(&K, &V) -> bool) {
         let mut looked_at = 0;
-        while self.size > size_max && looked_at < 2 * self.entries.len() {
+        // Once to forgive, once to forget, and once more for those that moved past the hand.
+        let looks_max = 3 * self.entries.len();
+        while self.size > size_max && looked_at < looks_max {
             looked_at += 1;
             if self.hand >= self.entries.len() {
                 self.hand = 0;
@@ -168,6 +170,17 @@ impl<K: Hash + Eq + Clone, V, W> Cache<K, V, W> {
             }
             self.hand += 1;
         }
+    }
+
+    /// Bytes of loaded values, about.
+    pub(crate) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// [`Cache::shrink`] for longer: the room for what went is given back too.
+    pub(crate) fn rest(&mut self, size_max: usize, needed: impl Fn(&K, &V) -> bool) {
+        self.shrink(size_max, needed);
+        self.entries.shrink_to_fit();
     }
 
     /// How many values are loaded or being loaded.

@@ -71,6 +71,9 @@ pub const CLUSTER_SLOT: SlotId = SlotId(u16::MAX);
 
 /// How often outboxes and overdue proposals are looked after while there are any.
 const HOUSEKEEPING_MS: u64 = 500;
+/// A shard without work for so long keeps no more than so many bytes in each of its caches.
+const REST_MS: u64 = 10_000;
+const REST_SIZE: usize = 256 << 10;
 /// How long one server key pair serves (issue of X25519 cost; keys of sessions stay independent).
 const SERVER_KEY_MS: u64 = 60_000;
 
@@ -126,6 +129,9 @@ pub struct Shard {
     open_requests: Set<RequestToken>,
     next_housekeeping_ms: u64,
     next_retry_scan_ms: u64,
+    /// `Now::mono_ms` when there was work last, and whether the caches were emptied since.
+    worked_ms: u64,
+    is_resting: bool,
     vars: Vars,
 
     /// What this shard tells itself, handled before the next event.
@@ -143,6 +149,14 @@ enum Local {
     Send(Arc<SendTask>, Epoch),
     /// A command message whose base channel is loaded.
     FanOut(Box<FanOut>),
+}
+
+/// Whether this is work, for which rows are kept in memory.
+fn works(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::Committed { .. } | Event::Request { .. } | Event::Read { .. } | Event::Opened { .. }
+    )
 }
 
 impl Shard {
@@ -185,6 +199,8 @@ impl Shard {
             open_requests: Set::default(),
             next_housekeeping_ms: 0,
             next_retry_scan_ms: 0,
+            worked_ms: 0,
+            is_resting: false,
             vars: Vars::default(),
             local: VecDeque::new(),
             acks: VecDeque::new(),
@@ -199,6 +215,9 @@ impl Shard {
         self.now = now;
         std::mem::swap(&mut self.out, outbox);
         let Inbox { events, bytes } = inbox;
+        if events.iter().any(works) {
+            (self.worked_ms, self.is_resting) = (self.now.mono_ms, false);
+        }
         for event in events.drain(..) {
             if let Event::Bytes { conn, range } = event {
                 if let Some(bytes) = bytes.get_mut(range) {
@@ -226,13 +245,34 @@ impl Shard {
     /// Keeps the caches within their bound. Over it stay only rows that something waits with: for
     /// each slot those of the entry that it applies, channels with sends at the gate, and users
     /// whose login also needs the personal channel. Evicted, they would be asked for without end.
+    ///
+    /// A shard that has had nothing to do for a while keeps little: what is asked for is read again.
     fn shrink_caches(&mut self) {
         let size_max = self.settings.cache_size_max / 2;
-        self.channels.shrink(size_max, |_, channel| channel.has_gated());
+        let rests = self.rests_at_ms().is_some_and(|at| at <= self.now.mono_ms);
+        let bound = if rests { size_max.min(REST_SIZE) } else { size_max };
+        let channels = &mut self.channels;
+        let has_gated = |_: &ChannelId, channel: &Channel| channel.has_gated();
+        if rests {
+            channels.rest(bound, has_gated)
+        } else {
+            channels.shrink(bound, has_gated)
+        }
         let channels = &self.channels;
-        self.users.shrink(size_max, |uid, _| {
-            channels.is_loading(&ChannelId::new(uid.clone(), kind::PERSON))
-        });
+        let logs_in =
+            |uid: &Name, _: &User| channels.is_loading(&ChannelId::new(uid.clone(), kind::PERSON));
+        if rests {
+            self.users.rest(bound, logs_in)
+        } else {
+            self.users.shrink(bound, logs_in)
+        }
+        self.is_resting |= rests;
+    }
+
+    /// When a shard that has nothing to do lets go of what it keeps.
+    fn rests_at_ms(&self) -> Option<u64> {
+        let much = self.channels.size().max(self.users.size()) > REST_SIZE;
+        (much && !self.is_resting).then_some(self.worked_ms + REST_MS)
     }
 
     fn on_event(&mut self, event: Event) {
@@ -386,7 +426,8 @@ impl Shard {
             });
         let housekeeping = busy.then_some(self.next_housekeeping_ms);
         let retry = (self.session_count > 0).then_some(self.next_retry_scan_ms);
-        let due = [silence, ask, read, end, self.next_due_ms(), housekeeping, retry];
+        let rest = self.rests_at_ms();
+        let due = [silence, ask, read, end, rest, self.next_due_ms(), housekeeping, retry];
         due.into_iter().flatten().min()
     }
 
