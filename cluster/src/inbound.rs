@@ -40,6 +40,13 @@ pub(crate) fn no_such_group(group: GroupId) -> Bytes {
     Answer::Failed(format!("{group} is not here")).encode()
 }
 
+/// Whether whoever asks for this vote has itself voted in a later term than `own`. A leader must hear
+/// of that: the others follow it and refuse the candidate, which in turn takes nothing from it, and a
+/// group in which nothing is proposed would stay so for ever.
+fn is_past(asked: &Vote, own: &Vote) -> bool {
+    asked.leader_id.term > own.leader_id.term.saturating_add(1)
+}
+
 fn text(error: impl ToString) -> String {
     error.to_string()
 }
@@ -145,6 +152,10 @@ impl<R: AsyncRuntime> Group<R> {
     /// itself.
     async fn answer_pre_vote(&self, vote: Vote, last: Option<RaftLogId>) -> Result<Answer, String> {
         let candidate = vote.leader_id.node_id;
+        let own = self.log.borrow().vote().unwrap_or_else(no_vote);
+        if self.is_leader() && is_past(&vote, &own) {
+            let _ = self.raft.trigger().heartbeat().await;
+        }
         if let Some(until) = self.bound_until(candidate) {
             // The candidate's node heard the leader a moment before this one did.
             if until > R::Instant::now() + PATIENCE {
@@ -304,4 +315,17 @@ fn check_meta(vote: &Vote, meta: &SnapshotMeta) -> Result<(), String> {
         return Err(format!("a snapshot that {vote} can't have: {meta}"));
     }
     check_membership(membership.membership()).map_err(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_candidate_of_the_next_term_is_not_past_the_leader() {
+        let own = Vote::new_committed(4, 1);
+        assert!(!is_past(&Vote::new(5, 2), &own));
+        assert!(is_past(&Vote::new(6, 2), &own));
+        assert!(!is_past(&Vote::new(u64::MAX, 2), &Vote::new_committed(u64::MAX, 1)));
+    }
 }
