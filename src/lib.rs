@@ -7,4 +7,5 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod log;
+pub mod memory;
 pub mod node;

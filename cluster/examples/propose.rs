@@ -110,6 +110,7 @@ fn open(path: PathBuf) -> Storage {
         state_cache_size: 32 << 20,
         state_sync_interval: Duration::from_secs(5),
         on_fatal: Arc::new(|error| panic!("{error}")),
+        on_idle: jindou_storage::OnIdle::default(),
         on_synced: Arc::new(|_| {}),
     })
     .unwrap()

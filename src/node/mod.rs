@@ -22,7 +22,7 @@ use jindou_core::id::{LogId, NodeId, ShardId, SlotId};
 use jindou_net::{
     Admission, Counters, DriverKind, ShardWaker, ShardsSettings, Stop, allowed_cpus, probe,
 };
-use jindou_storage::{Storage, StorageError, StorageOptions};
+use jindou_storage::{OnIdle, Storage, StorageError, StorageOptions};
 use signal_hook::{
     consts::{SIGINT, SIGTERM},
     iterator::Signals,
@@ -36,6 +36,7 @@ use self::{
     shard::{Parts, Synced},
 };
 use crate::config::{Config, Role};
+use crate::memory;
 
 /// Runs a node until it is told to stop. Returns after a clean drain.
 ///
@@ -188,6 +189,7 @@ fn open_storage(
         state_sync_interval: config.storage.persist_interval,
         on_fatal: Arc::new(on_fatal),
         on_synced: Arc::new(on_synced),
+        on_idle: OnIdle::new(memory::give_back),
     })?;
     Ok(storage)
 }

@@ -31,6 +31,7 @@ use super::{
     listeners::Listeners,
     process,
 };
+use crate::memory;
 
 /// How often time passes for the groups, in milliseconds.
 const TICK_MIN_MS: u64 = 5;
@@ -39,6 +40,9 @@ const TICK_MAX_MS: u64 = 500;
 /// How long groups may take to stop, and how often they get their answers meanwhile.
 const CLOSE_MAX: Duration = Duration::from_millis(1_000);
 const ANSWER_PAUSE: Duration = Duration::from_millis(1);
+
+/// How often a shard gives back memory that it has freed.
+const GIVE_BACK_MS: u64 = 10_000;
 
 /// Positions that have become durable in the state store.
 pub(super) type Synced = Vec<(SlotId, LogId)>;
@@ -201,9 +205,14 @@ fn sink(handle: &Handle, cluster: &ClusterParts) -> Sink {
 /// Lets time pass for the groups.
 fn keep_time(handle: &Handle, groups: &ShardGroups) {
     let (handle, groups) = (handle.clone(), groups.clone());
+    let mut gave_ms = 0;
     drop(Runtime::spawn(async move {
         loop {
             let now_ms = handle.now().mono_ms;
+            if now_ms >= gave_ms + GIVE_BACK_MS {
+                gave_ms = now_ms;
+                memory::give_back();
+            }
             let next_ms = groups.tick(now_ms);
             let pause_ms = next_ms.saturating_sub(now_ms).clamp(TICK_MIN_MS, TICK_MAX_MS);
             Runtime::sleep(Duration::from_millis(pause_ms)).await;

@@ -84,6 +84,7 @@ fn storage(path: &Path, synced: Arc<Mutex<BTreeMap<SlotId, u64>>>) -> Storage {
         state_cache_size: 32 << 20,
         state_sync_interval: Duration::from_secs(5),
         on_fatal: Arc::new(|e| panic!("{e}")),
+        on_idle: jindou_storage::OnIdle::default(),
         on_synced: Arc::new(move |moved| {
             let moved = moved.iter().map(|(slot, applied)| (*slot, applied.index));
             synced.lock().unwrap().extend(moved);

@@ -52,6 +52,7 @@ mod codec;
 mod completion;
 pub mod dir;
 mod error;
+mod idle;
 mod janitor;
 mod journal;
 mod keyspace;
@@ -68,6 +69,7 @@ pub use completion::{
     Answers, Completion, CompletionSender, Done, Outcome, Wake, completions, wait,
 };
 pub use error::{OpenError, StorageError};
+pub use idle::OnIdle;
 pub use log::{LogFull, LogLane, LogOptions, LogState, LogStorage, OnFatal};
 pub use memory::{MemoryLog, MemoryState};
 pub use state::{OnSynced, OpenedSlot, SnapshotReader, StateLane, StateOptions, StateStorage};

@@ -7,6 +7,7 @@ use jindou_core::id::NodeId;
 use crate::{
     dir::{DataDir, sync_dir},
     error::OpenError,
+    idle::OnIdle,
     log::{LogLane, LogOptions, LogStorage, OnFatal},
     state::{OnSynced, StateLane, StateOptions, StateStorage},
 };
@@ -29,6 +30,8 @@ pub struct StorageOptions {
     pub on_fatal: OnFatal,
     /// Called when applied positions have become durable, from the state lane's thread.
     pub on_synced: OnSynced,
+    /// Called by each lane's thread when it has had nothing to do for a while.
+    pub on_idle: OnIdle,
 }
 
 /// The open storage of a node. Holds the directory's lock.
@@ -42,10 +45,12 @@ impl Storage {
     /// Opens or makes the data directory, and starts the lanes. Databases recover side by side.
     pub fn open(options: &StorageOptions) -> Result<Self, OpenError> {
         let dir = DataDir::open(&options.path, options.node, options.slot_count)?;
-        let log_options = LogOptions::new(dir.log());
+        let log_options =
+            LogOptions { on_idle: options.on_idle.clone(), ..LogOptions::new(dir.log()) };
         let state_options = StateOptions {
             cache_size: options.state_cache_size,
             sync_interval: options.state_sync_interval,
+            on_idle: options.on_idle.clone(),
             ..StateOptions::new(dir.state(), dir.install())
         };
         let (log, state) = thread::scope(|scope| {

@@ -70,7 +70,7 @@ impl Dedupe {
     pub(crate) fn close_entry(
         &mut self,
         index: u64,
-        records: Vec<DedupeRecord>,
+        mut records: Vec<DedupeRecord>,
         time_ms: i64,
         window: DedupeWindow,
         rows: &mut Vec<Row>,
@@ -78,6 +78,8 @@ impl Dedupe {
         if !records.is_empty() {
             rows.push(Row::Dedupe { index, records: Some(records.clone()) });
             self.count += records.len();
+            // Most entries have one, and stay for minutes.
+            records.shrink_to_fit();
             self.by_entry.push_back((index, records));
         }
         let count_max = usize::try_from(window.count_max).unwrap_or(usize::MAX);

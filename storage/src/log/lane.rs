@@ -19,6 +19,7 @@ use super::{LogFull, LogState, LogStorage, OnFatal, batch::Batch, store::LogStor
 use crate::{
     completion::{Answers, Done, Outcome},
     error::{OpenError, StorageError},
+    idle::OnIdle,
 };
 
 /// How the log database is kept. The defaults suit a node of 2 cores and 4 GiB.
@@ -38,6 +39,8 @@ pub struct LogOptions {
     pub cache_size: u64,
     /// When nothing was asked for so long, what is in memory is flushed. Default 10 s.
     pub rest: Duration,
+    /// Called from the lane's thread when it has been idle for that long after that.
+    pub on_idle: OnIdle,
 }
 
 impl LogOptions {
@@ -50,6 +53,7 @@ impl LogOptions {
             memory_size_max: 96 << 20,
             cache_size: 4 << 20,
             rest: Duration::from_secs(10),
+            on_idle: OnIdle::default(),
         }
     }
 }
@@ -99,6 +103,8 @@ impl LogLane {
             stopped: false,
             answers: Answers::default(),
             rest: options.rest,
+            on_idle: options.on_idle.clone(),
+            is_idle: true,
         };
         let thread = Builder::new()
             .name("log-lane".into())
@@ -208,6 +214,9 @@ struct Lane {
     stopped: bool,
     answers: Answers,
     rest: Duration,
+    on_idle: OnIdle,
+    /// It was told that the lane is idle.
+    is_idle: bool,
 }
 
 impl Lane {
@@ -231,14 +240,25 @@ impl Lane {
         if let Some(request) = self.waiting.take() {
             return Some(request);
         }
-        if self.failure.is_none() && self.store.is_restless() {
+        while self.failure.is_none() && (!self.is_idle || self.store.is_restless()) {
             match self.requests.recv_timeout(self.rest) {
-                Err(flume::RecvTimeoutError::Timeout) => self.release_memory(),
+                Err(flume::RecvTimeoutError::Timeout) if self.store.is_restless() => {
+                    self.release_memory();
+                }
+                Err(flume::RecvTimeoutError::Timeout) => {
+                    self.on_idle.call();
+                    self.is_idle = true;
+                }
                 Err(flume::RecvTimeoutError::Disconnected) => return None,
-                Ok(request) => return Some(request),
+                Ok(request) => {
+                    self.is_idle = false;
+                    return Some(request);
+                }
             }
         }
-        self.requests.recv().ok()
+        let request = self.requests.recv().ok();
+        self.is_idle = false;
+        request
     }
 
     fn release_memory(&mut self) {

@@ -30,6 +30,7 @@ use super::{
 use crate::{
     completion::{Answers, CompletionSender, Done, Outcome},
     error::{OpenError, StorageError},
+    idle::OnIdle,
     log::OnFatal,
 };
 
@@ -52,6 +53,8 @@ pub struct StateOptions {
     /// When nothing was written for so long, memtables of 1 MiB and more are flushed, too. Default
     /// 10 s.
     pub rest: Duration,
+    /// Called from the lane's thread when it has been idle for twice that long.
+    pub on_idle: OnIdle,
 }
 
 impl StateOptions {
@@ -65,6 +68,7 @@ impl StateOptions {
             sync_interval: Duration::from_secs(5),
             sync_size_max: 16 << 20,
             rest: Duration::from_secs(10),
+            on_idle: OnIdle::default(),
         }
     }
 }
@@ -166,6 +170,9 @@ impl StateLane {
             sync_at: None,
             failure: None,
             answers: Answers::default(),
+            idle_after: 2 * options.rest,
+            on_idle: options.on_idle.clone(),
+            is_idle: true,
         };
         let thread = Builder::new()
             .name("state-lane".into())
@@ -283,6 +290,10 @@ struct Lane {
     sync_at: Option<Instant>,
     failure: Option<StorageError>,
     answers: Answers,
+    idle_after: Duration,
+    on_idle: OnIdle,
+    /// It was told that the lane is idle.
+    is_idle: bool,
 }
 
 impl Lane {
@@ -326,11 +337,21 @@ impl Lane {
     fn next(&mut self) -> Option<Option<Request>> {
         let request = match self.sync_at {
             Some(at) => self.requests.recv_deadline(at),
+            None if !self.is_idle => self.requests.recv_timeout(self.idle_after),
             None => self.requests.recv().map_err(|_| flume::RecvTimeoutError::Disconnected),
         };
         match request {
-            Ok(request) => Some(Some(request)),
-            Err(flume::RecvTimeoutError::Timeout) => Some(None),
+            Ok(request) => {
+                self.is_idle = false;
+                Some(Some(request))
+            }
+            Err(flume::RecvTimeoutError::Timeout) => {
+                if self.sync_at.is_none() {
+                    self.on_idle.call();
+                    self.is_idle = true;
+                }
+                Some(None)
+            }
             Err(flume::RecvTimeoutError::Disconnected) => None,
         }
     }
