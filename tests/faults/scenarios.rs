@@ -165,7 +165,7 @@ fn cut_one_way(run: &mut Run<'_, '_>) {
 
 fn flapping(run: &mut Run<'_, '_>) {
     let victim = run.some_node();
-    let fault = run.fault(Kind::Cut, &[victim], true);
+    let fault = run.fault(Kind::Flap, &[victim], true);
     for _ in 0..run.dice.between(4, 9) {
         run.cluster.set_isolated(victim, true);
         run.wait(200, 1800);

@@ -109,7 +109,7 @@ fn check_silence(history: &History, limits: &Limits, found: &mut Findings) {
             let during = fault.start <= silence.to && fault.end >= silence.from;
             let harmed = match fault.kind {
                 Kind::Slow => true,
-                Kind::Cut | Kind::Join => false,
+                Kind::Cut | Kind::Flap | Kind::Join => false,
                 Kind::Kill | Kind::Pause | Kind::Vanish | Kind::Wipe | Kind::Stop => {
                     fault.nodes.contains(&silence.node)
                 }

@@ -194,6 +194,8 @@ pub enum Kind {
     Vanish,
     /// No packet between these nodes and the others, one way or both.
     Cut,
+    /// The same, begun and ended again and again until the fault is over.
+    Flap,
     /// Late and lost packets.
     Slow,
     /// SIGKILL, and the data directory emptied.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Fault, Findings, History, Limits, Presence, Session};
+use super::{Fault, Findings, History, Kind, Limits, Presence, Session};
 
 pub(super) fn check(history: &History, limits: &Limits, found: &mut Findings) {
     let heal = limits.heal.as_nanos() as u64;
@@ -47,5 +47,7 @@ fn is_calm(fault: &Fault, seen: &Presence, heal: u64) -> bool {
     let just = |moment: u64| seen.end >= moment && seen.start <= moment + heal;
     let during = seen.end >= fault.start && seen.start <= fault.end;
     let out_of_reach = during && (!fault.quorum || fault.nodes.contains(&seen.node));
-    !just(fault.start) && !just(fault.end) && !out_of_reach
+    // Each cut of a flapping network is a fault that began a moment before.
+    let flaps = during && fault.kind == Kind::Flap;
+    !just(fault.start) && !just(fault.end) && !out_of_reach && !flaps
 }

@@ -409,6 +409,13 @@ fn g11_wrong_presence_is_found_once_it_had_time_to_heal() {
     assert!(seen(5 * S, &[]).is_empty() && seen(25 * S, &["cid"]).is_empty());
     // Long enough after its begin, though the node is still away.
     assert_eq!(seen(15 * S, &[]), ["G11"]);
+    // Unless it goes and comes all the time.
+    let flapping = rules(clustered(), |h| {
+        h.faults[0].kind = Kind::Flap;
+        (h.presences[0].start, h.presences[0].end) = (15 * S, 15 * S + 1);
+        h.presences[0].online.clear();
+    });
+    assert!(flapping.is_empty(), "{flapping:?}");
 }
 
 #[test]
