@@ -737,3 +737,24 @@ fn a_slot_without_a_leader_holds_up_no_other() {
     // It could not have all: it comes again and reads.
     assert!(nodes.closed.contains(&kim));
 }
+
+/// The last nodes of a cluster that stops have no majority: what waits for one is answered, and they
+/// end with the others.
+#[test]
+fn a_node_that_drains_alone_waits_for_nobody() {
+    let mut nodes = Nodes::new(&[2, 1, 1], 3, 8);
+    let ann = nodes.connect(0, "ann");
+    nodes.group("g", &["ann", "kim"]);
+    nodes.lead(nodes.slot_of("g"), 0);
+    nodes.advance(1_000);
+    nodes.hold_commits = true;
+    nodes.send(ann, "g", 2, "1");
+    nodes.run();
+    nodes.drain(0);
+    nodes.advance(500);
+    assert!(!nodes.is_idle(0));
+    nodes.kill(1);
+    nodes.kill(2);
+    nodes.advance(2_500);
+    assert!(nodes.is_idle(0));
+}

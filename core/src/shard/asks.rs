@@ -158,9 +158,10 @@ impl Shard {
 
     /// Whoever has waited too long is told.
     pub(super) fn answer_overdue_asks(&mut self) {
+        let now = self.overdue_ms();
         while let Some((due, id)) = self.asks.deadlines.front().copied() {
             let open = self.asks.open.contains_key(&id);
-            if open && due > self.now.mono_ms {
+            if open && due > now {
                 break;
             }
             self.asks.deadlines.pop_front();

@@ -67,15 +67,25 @@ impl Shard {
         }
     }
 
+    /// Until when whoever waits has waited long enough. For a node that drains and that most others
+    /// have left, nobody's time is worth waiting for: nothing is committed any more.
+    pub(super) fn overdue_ms(&self) -> u64 {
+        self.now.mono_ms + if self.is_hopeless() { self.settings.request_ms } else { 0 }
+    }
+
+    fn is_hopeless(&self) -> bool {
+        self.draining && self.is_cut_off()
+    }
+
     /// Whether nothing waits here: no send or change without its answer, no push on its way, no
     /// client that is to go.
     pub fn is_idle(&self) -> bool {
+        let is_done = || self.parcels.moving_count() == 0 && self.slots.values().all(Slot::is_idle);
         self.jobs.is_empty()
-            && self.parcels.moving_count() == 0
             && self.open_requests.is_empty()
             && self.sends.is_empty()
             && self.leaving.is_none()
-            && self.slots.values().all(Slot::is_idle)
+            && (self.is_hopeless() || is_done())
     }
 
     /// What keeps it from being idle, in a line for the log.

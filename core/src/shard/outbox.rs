@@ -168,7 +168,7 @@ impl Shard {
     /// Callers that have waited too long, for an entry or for what it changes in other slots, are
     /// answered: unknown.
     pub(super) fn answer_overdue(&mut self) {
-        let now = self.now.mono_ms;
+        let now = self.overdue_ms();
         let mut overdue = Vec::new();
         for (slot, state) in &mut self.slots {
             for proposal in state.proposals.iter_mut().filter(|p| p.deadline_ms <= now) {

@@ -244,10 +244,15 @@ impl Shard {
     /// With most of the other nodes gone this one can serve nobody: its clients are better off on
     /// another, which they look for when their connection ends (G12).
     fn end_sessions_if_cut_off(&mut self) {
-        let up = self.routes.peers.values().filter(|peer| peer.up).count() + 1;
-        if 2 * up <= self.routes.peers.len() + 1 {
+        if self.is_cut_off() {
             self.end_all_connections();
         }
+    }
+
+    /// Whether most of the other nodes are gone.
+    pub(super) fn is_cut_off(&self) -> bool {
+        let up = self.routes.peers.values().filter(|peer| peer.up).count() + 1;
+        self.has_peers() && 2 * up <= self.routes.peers.len() + 1
     }
 
     /// What a shard of another node has sent here may be lost: answers, and what it knows of

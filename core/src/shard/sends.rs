@@ -231,7 +231,7 @@ impl Shard {
         if self.sends.is_empty() {
             return;
         }
-        let now = self.now.mono_ms;
+        let now = self.overdue_ms();
         let mut overdue = Vec::new();
         for state in self.sends.slots.values_mut() {
             for place in 0..state.queue.len() {
