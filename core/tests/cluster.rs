@@ -11,7 +11,7 @@
 mod nodes;
 
 use jindou_core::{
-    channel_info::{List, ListChange},
+    channel_info::{ChannelInfo, List, ListChange},
     entry::DedupeWindow,
     id::{ChannelId, ShardId, person_channel},
     request::{ApiSend, ClusterWrite, Failure, Reply, Request, Target},
@@ -757,4 +757,28 @@ fn a_node_that_drains_alone_waits_for_nobody() {
     nodes.kill(2);
     nodes.advance(2_500);
     assert!(nodes.is_idle(0));
+}
+
+/// A change of a user's flags is answered when the user's sessions know of it, on whatever node they
+/// are: the next SEND goes by the new flags (G7).
+#[test]
+fn a_send_ban_is_answered_when_the_sessions_know_of_it() {
+    let mut nodes = Nodes::new(&[1, 1, 1, 1], 3, 8);
+    let ann = nodes.connect(3, "ann");
+    nodes.lead(nodes.slot_of("ann"), 0);
+    nodes.advance(1_000);
+    for (send_ban, reason) in [(true, 25), (false, 1)] {
+        nodes.cut(0, 3);
+        let info = ChannelInfo { send_ban, ..ChannelInfo::default() };
+        let channel = ChannelId::new("ann", 1);
+        let request =
+            Request::WriteChannel { channel, info: Some(info), reset: false, members: Vec::new() };
+        let token = nodes.ask(1, Target::Id("ann".into()), request);
+        nodes.advance(500);
+        assert_eq!(nodes.answer(token), None);
+        nodes.heal(0, 3);
+        nodes.advance(500);
+        assert_eq!(nodes.answer(token), Some(Reply::Done));
+        assert_eq!(nodes.send_wait(ann, "kim", 1, &reason.to_string()).0, reason);
+    }
 }

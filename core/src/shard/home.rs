@@ -7,7 +7,10 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::{Shard, cache::Found, deliver::Job, routes::WHEN_TOLD, slot::Caller, waiting::Waiting};
+use super::{
+    Shard, cache::Found, deliver::Job, parcels::Parent, routes::WHEN_TOLD, slot::Caller,
+    waiting::Waiting,
+};
 use crate::{
     channel_info::kind,
     code::Code,
@@ -141,7 +144,7 @@ impl Shard {
         for (session, text) in ended {
             let to = Self::shard_of_session(session);
             let content = Content::Kick { conn: session.conn, text };
-            self.send_parcel(to, content, super::parcels::Parent::None);
+            self.send_parcel(to, content, Parent::None);
         }
     }
 
@@ -158,8 +161,9 @@ impl Shard {
         }
     }
 
-    /// The flags of a channel changed: if it is a user's own, its sessions must know.
-    pub(super) fn tell_sessions_of(&mut self, channel: &ChannelRef) {
+    /// The flags of a channel changed: if it is a user's own, its sessions must know, before the
+    /// change is answered: the next SEND goes by the new flags (G7).
+    pub(super) fn tell_sessions_of(&mut self, channel: &ChannelRef, parent: Parent) {
         if channel.kind != kind::PERSON {
             return;
         }
@@ -173,8 +177,7 @@ impl Shard {
         let banned = self.channels.get(&personal).is_some_and(|c| c.info().send_ban);
         for session in sessions {
             let to = Self::shard_of_session(session);
-            let content = Content::SendBan { conn: session.conn, banned };
-            self.send_parcel(to, content, super::parcels::Parent::None);
+            self.send_parcel(to, Content::SendBan { conn: session.conn, banned }, parent);
         }
     }
 
@@ -369,7 +372,7 @@ impl Shard {
             });
             if let Some(text) = younger {
                 let content = Content::Kick { conn, text };
-                self.send_parcel(from, content, super::parcels::Parent::None);
+                self.send_parcel(from, content, Parent::None);
                 continue;
             }
             self.on_left(session, &uid);

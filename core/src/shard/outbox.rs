@@ -97,17 +97,29 @@ impl Shard {
         }
         let taken = state.taken.entry(target).or_insert(index);
         *taken = index.max(*taken);
-        let mut answers = Vec::new();
         if let Some(held) = state.held.get_mut(&index) {
             held.targets.retain(|waiting| *waiting != target);
-            if held.targets.is_empty() {
-                answers = state.held.remove(&index).map(|held| held.answers).unwrap_or_default();
-            }
-        }
-        for (waiter, outcome) in answers {
-            self.answer(source, waiter, outcome);
+            self.answer_held(source, index);
         }
         self.send_outbox(source, &[target]);
+    }
+
+    /// Answers the callers of an entry if all know of it that must.
+    pub(super) fn answer_held(&mut self, slot: SlotId, index: u64) {
+        let Some(state) = self.slots.get_mut(&slot) else {
+            return;
+        };
+        if state.untold.get(&index).is_some_and(|count| *count > 0) {
+            return;
+        }
+        state.untold.remove(&index);
+        if state.held.get(&index).is_none_or(|held| !held.targets.is_empty()) {
+            return;
+        }
+        let answers = state.held.remove(&index).map(|held| held.answers).unwrap_or_default();
+        for (waiter, outcome) in answers {
+            self.answer(slot, waiter, outcome);
+        }
     }
 
     /// The target has a new leader, or its links came up: rows under way may be lost.

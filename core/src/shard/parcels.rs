@@ -40,6 +40,8 @@ pub(crate) enum Parent {
     None,
     /// An entry of a slot of this shard.
     Entry(SlotId, u64),
+    /// An entry of a slot of this shard, whose callers are answered when sessions know of it.
+    Word(SlotId, u64),
     /// A parcel of another shard.
     Parcel(Receipt),
 }

@@ -102,7 +102,8 @@ pub(crate) struct Applying {
     pub(crate) pinned: bool,
 }
 
-/// Answers that wait until other slots have committed what an entry sent them.
+/// Answers that wait until other slots have committed what an entry sent them, and sessions know of
+/// it.
 #[derive(Debug, Default)]
 pub(crate) struct Held {
     /// Channels whose first message is among the answers: later ones do not overtake it.
@@ -143,6 +144,8 @@ pub(crate) struct Slot {
     pub(crate) proposals: VecDeque<Proposal>,
     pub(crate) next_proposal: u64,
     pub(crate) held: BTreeMap<u64, Held>,
+    /// How many sessions have yet to hear of an entry, by its index.
+    pub(crate) untold: BTreeMap<u64, u32>,
 }
 
 impl Slot {
@@ -171,6 +174,7 @@ impl Slot {
             proposals: VecDeque::new(),
             next_proposal: 0,
             held: BTreeMap::new(),
+            untold: BTreeMap::new(),
         }
     }
 

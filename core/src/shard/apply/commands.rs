@@ -16,6 +16,7 @@ use crate::{
         Shard,
         channel::Channel,
         dedupe,
+        parcels::Parent,
         slot::{Outcome, Waiter},
         user::User,
     },
@@ -58,7 +59,7 @@ impl Shard {
                     channel.info = Some(info);
                     gathered.rows.push(Row::Info { channel: channel.id.clone(), info });
                 });
-                self.tell_sessions_of(&channel);
+                self.tell_sessions_of(&channel, Parent::Word(slot, index));
                 Outcome::Done
             }
             Command::Disband { channel } => {

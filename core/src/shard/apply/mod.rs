@@ -208,13 +208,16 @@ impl Shard {
                 }
                 _ => None,
             };
+            let tells = matches!(command, Command::SetInfo { .. });
             let outcome =
                 self.apply_command(slot, log_id.index, command, &waiter, time_ms, &mut gathered);
             let changed = gathered.changes.values().map(Vec::len).sum::<usize>() > changes_before;
             if matches!(waiter, Waiter::Nobody) {
                 continue;
             }
-            if changed {
+            let untold = tells
+                && self.slots.get(&slot).is_some_and(|s| s.untold.contains_key(&log_id.index));
+            if changed || untold {
                 gathered.held_channels.extend(channel);
                 gathered.held.push((waiter, outcome));
             } else if let Some(channel) = &channel

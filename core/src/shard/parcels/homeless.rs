@@ -69,7 +69,7 @@ impl Shard {
     ) {
         match parent {
             Parent::Parcel(receipt) => self.give_back(receipt, vec![part.slot]),
-            Parent::None | Parent::Entry(..) => {
+            Parent::None | Parent::Entry(..) | Parent::Word(..) => {
                 self.keep_homeless(part.slot, message, Whom::Uids(part.uids), except, parent);
             }
         }
@@ -86,7 +86,7 @@ impl Shard {
         let slot = base.slot(self.settings.slot_count);
         match parent {
             Parent::Parcel(receipt) => self.give_back(receipt, vec![slot]),
-            Parent::None | Parent::Entry(..) => {
+            Parent::None | Parent::Entry(..) | Parent::Word(..) => {
                 self.keep_homeless(slot, message, Whom::Base(base), except, parent);
             }
         }

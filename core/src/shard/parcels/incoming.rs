@@ -69,7 +69,7 @@ impl Shard {
                     Parent::Parcel(receipt) if self.is_given_back(slot, &receipt) => {
                         self.give_back(receipt, vec![slot]);
                     }
-                    Parent::None | Parent::Entry(..) | Parent::Parcel(_) => {
+                    Parent::None | Parent::Entry(..) | Parent::Word(..) | Parent::Parcel(_) => {
                         self.on_fan_out(message, base, except, parent);
                     }
                 }
@@ -95,6 +95,11 @@ impl Shard {
                     state.undelivered.hold(index);
                 }
             }
+            Parent::Word(slot, index) => {
+                if let Some(state) = self.slots.get_mut(&slot) {
+                    *state.untold.entry(index).or_default() += 1;
+                }
+            }
             Parent::Parcel(receipt) => {
                 if let Some(count) = self.count_of(&receipt) {
                     *count += 1;
@@ -110,6 +115,13 @@ impl Shard {
             Parent::Entry(slot, index) => {
                 if let Some(state) = self.slots.get_mut(&slot) {
                     state.undelivered.release(index);
+                }
+            }
+            Parent::Word(slot, index) => {
+                let state = self.slots.get_mut(&slot);
+                if let Some(count) = state.and_then(|state| state.untold.get_mut(&index)) {
+                    *count = count.saturating_sub(1);
+                    self.answer_held(slot, index);
                 }
             }
             Parent::Parcel(receipt) => {
