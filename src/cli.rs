@@ -38,6 +38,37 @@ pub struct Cli {
     )]
     pub ignore_missing_config: bool,
 
+    /// Run the node detached; come back when it serves. `stop` in the same directory ends it
+    #[arg(
+        short = 'd',
+        long = "daemon",
+        global = true,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true",
+        value_parser = boolean
+    )]
+    pub daemon: bool,
+
+    /// Log to files only
+    #[arg(
+        long = "noStdout",
+        global = true,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value = "false",
+        default_missing_value = "true",
+        value_parser = boolean
+    )]
+    pub no_stdout: bool,
+
+    /// Whom a detached node tells that it serves: what `--daemon` starts it with
+    #[arg(long, value_name = "ADDR", global = true, hide = true)]
+    pub pingback: Option<String>,
+
     /// Run mode where the settings name none: debug, release, bench, test
     #[arg(long, value_name = "MODE", global = true)]
     pub mode: Option<String>,
@@ -52,6 +83,8 @@ pub enum Command {
         #[arg(long)]
         example: bool,
     },
+    /// End the node that was started with --daemon from this directory
+    Stop,
     /// Look at a running cluster, and change it
     Cluster(ClusterArgs),
     /// Put load on a server and measure it: send, fanout, idle
@@ -125,6 +158,18 @@ mod tests {
         assert_eq!(cli.sources().mode.as_deref(), Some("release"));
         assert!(matches!(cli.command, Some(Command::Config { example: false })));
         assert_eq!(parse(&["--config="]).sources().file, None);
+    }
+
+    #[test]
+    fn detaching_is_spelled_as_in_v2() {
+        for args in [&["-d"][..], &["--daemon"], &["--daemon=true"], &["-id"], &["-d=T"]] {
+            assert!(parse(args).daemon, "{args:?}");
+        }
+        let cli = parse(&["-d", "--pingback", "127.0.0.1:1", "--noStdout"]);
+        assert!(cli.daemon && cli.no_stdout);
+        assert_eq!(cli.pingback.as_deref(), Some("127.0.0.1:1"));
+        let cli = parse(&["stop", "--config=x", "-i"]);
+        assert!(matches!(cli.command, Some(Command::Stop)) && !cli.daemon && !cli.no_stdout);
     }
 
     #[test]

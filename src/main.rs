@@ -1,11 +1,12 @@
 //! The `jindou` binary.
 
+use std::io::Write as _;
 use std::process::ExitCode;
 
 use clap::Parser;
 
 use jindou::cli::{Cli, Command};
-use jindou::{admin, config, log, node};
+use jindou::{admin, config, daemon, log, node};
 
 /// Decision 0012.
 #[global_allocator]
@@ -16,10 +17,13 @@ fn main() -> ExitCode {
     // Where the kernel does not know the word there is nothing to refuse.
     let _ = nix::sys::prctl::set_thp_disable(true);
     let cli = Cli::parse();
-    match run(&cli) {
+    let ended = run(&cli);
+    log::flush();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("jindou: {error:#}");
+            // There may be nobody to tell.
+            let _ = writeln!(std::io::stderr(), "jindou: {error:#}");
             ExitCode::FAILURE
         }
     }
@@ -43,16 +47,31 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
             print!("{}", config.show());
             Ok(())
         }
-        None => {
-            let config = config::load(&cli.sources())?;
-            log::start(&config.logging)?;
-            for notice in &config.notices {
-                tracing::warn!("{notice}");
+        Some(Command::Stop) => daemon::stop(),
+        None => match &cli.pingback {
+            None if cli.daemon => daemon::detach(std::env::args_os().skip(1)),
+            None => serve(cli, || ()),
+            Some(parent) => {
+                let detached = daemon::Detached::begin(parent)?;
+                serve(cli, detached.serving())
             }
-            for door in config.open_doors() {
-                tracing::warn!("{door}");
-            }
-            node::run(&config)
-        }
+        },
     }
+}
+
+/// Runs the node, and tells when it serves.
+fn serve(cli: &Cli, serving: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
+    let config = config::load(&cli.sources())?;
+    log::start(&config.logging, !cli.no_stdout)?;
+    for notice in &config.notices {
+        tracing::warn!("{notice}");
+    }
+    for door in config.open_doors() {
+        tracing::warn!("{door}");
+    }
+    let ended = node::run(&config, serving);
+    if let Err(error) = &ended {
+        tracing::error!("the node ends: {error:#}");
+    }
+    ended
 }

@@ -253,6 +253,14 @@ fn render(
     )?;
     of_process(&page, process)?;
     page.put(
+        Opts::new(
+            "jindou_log_lines_dropped_total",
+            "Log lines that a disk or a pipe was too slow for.",
+        ),
+        Counter,
+        process.log_dropped,
+    )?;
+    page.put(
         Opts::new("jindou_build_info", "What runs.").const_label("version", version),
         Gauge,
         1,

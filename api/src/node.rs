@@ -117,6 +117,8 @@ pub struct Process {
     pub disk_size: u64,
     /// Whether sockets are served by io_uring (else epoll).
     pub io_uring: bool,
+    /// Log lines that were dropped, because a disk or a pipe was too slow or failed.
+    pub log_dropped: u64,
 }
 
 /// What a shard has counted about its sockets and rings since the start. Gauges stand for now.

@@ -224,7 +224,7 @@ keys! {
 
     LOGGER_LEVEL = int("logger.level", "0", 0, 4, "0: by mode, 1 debug, 2 info, 3 warn, 4 error");
     LOGGER_FORMAT = key("logger.format", Kind::Choice(&["auto", "json", "text"]), "auto", "lines on stdout; auto: text on a terminal, else JSON");
-    LOGGER_DIR = text("logger.dir", "logs", "folder of log files, relative to rootDir").later();
+    LOGGER_DIR = text("logger.dir", "logs", "folder of log files, relative to rootDir");
     LOGGER_LINE = flag("logger.lineNum", "false", "add file and line of the code");
     LOGGER_TRACE = flag("logger.traceOn", "false", "one line for each step of a message").later();
     LOGGER_TRACE_MAX = dead("logger.traceMaxMsgCount");

@@ -38,6 +38,7 @@ impl Guard {
                     "not stopped within {} ms: the process ends now; what was acknowledged is on disk",
                     time.as_millis()
                 );
+                crate::log::flush();
                 process::exit(1);
             }
         })?;

@@ -36,13 +36,15 @@ use self::{
     shard::{Parts, Synced},
 };
 use crate::config::{Config, Role};
+use crate::log::FOCUS;
 use crate::memory;
 
-/// Runs a node until it is told to stop. Returns after a clean drain.
+/// Runs a node until it is told to stop. Returns after a clean drain. `serving` is called once, when
+/// all shards accept clients.
 ///
 /// # Errors
 /// What keeps the node from starting, or ended it. Nothing that was acknowledged is lost.
-pub fn run(config: &Config) -> anyhow::Result<()> {
+pub fn run(config: &Config, serving: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
     anyhow::ensure!(
         config.cluster.role == Role::Replica,
         "cluster.role must be replica: nodes that hold connections only are not served yet"
@@ -94,6 +96,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         running: running.clone(),
         guard: guard.clone(),
         cluster: cluster.clone(),
+        serving: tell_serving(shard_count, serving)?,
     };
     let shards = jindou_net::start(
         &ShardsSettings {
@@ -115,6 +118,7 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         stop.drain();
     }
     tracing::info!(
+        target: FOCUS,
         "node {} runs on {shard_count} shard(s), data in {}",
         config.cluster.node_id,
         config.data_dir.display()
@@ -129,8 +133,23 @@ pub fn run(config: &Config) -> anyhow::Result<()> {
         bail!("{fault}");
     }
     ended?;
-    tracing::info!("stopped");
+    tracing::info!(target: FOCUS, "stopped");
     Ok(())
+}
+
+/// Waits on a thread until every shard has said that it accepts clients.
+fn tell_serving(
+    shard_count: u16,
+    serving: impl FnOnce() + Send + 'static,
+) -> anyhow::Result<flume::Sender<()>> {
+    let (sender, opened) = flume::unbounded();
+    thread::Builder::new().name("serving".into()).spawn(move || {
+        if (0..shard_count).all(|_| opened.recv().is_ok()) {
+            tracing::info!(target: FOCUS, "clients are accepted");
+            serving();
+        }
+    })?;
+    Ok(sender)
 }
 
 /// What lanes and routes need of the shards, which start after them.
@@ -208,7 +227,7 @@ fn stop_on_signal(
     let mut signals = Signals::new([SIGTERM, SIGINT]).context("signals cannot be caught")?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
-            tracing::info!("signal {signal}: draining");
+            tracing::info!(target: FOCUS, "signal {signal}: draining");
             health.set_draining();
             post.hand_over(HAND_OVER_MAX);
             guard.end(Cause::Told);

@@ -66,6 +66,8 @@ pub(super) struct Parts {
     pub(super) running: Arc<OnceLock<Running>>,
     pub(super) guard: Guard,
     pub(super) cluster: ClusterParts,
+    /// Told by each shard when it accepts clients.
+    pub(super) serving: flume::Sender<()>,
 }
 
 /// The rules as the driver turns them.
@@ -275,13 +277,15 @@ fn serve(
         waiting.extend(own(sockets)?.map(|socket| (socket, port)));
     }
     let (admission, health) = (parts.admission.clone(), parts.health.clone());
-    let fail = fail.clone();
+    let (serving, fail) = (parts.serving.clone(), fail.clone());
     handle.add_source(move |handle| {
         if !waiting.is_empty() && health.is_ready() {
             let open = |(socket, port)| handle.listen(socket, port, admission.clone());
             if let Err(error) = waiting.drain(..).try_for_each(open) {
                 fail(&anyhow::Error::new(error).context("clients can't be accepted"));
             }
+            // Nobody listens any more when the node ends already.
+            let _ = serving.send(());
         }
         false
     });

@@ -51,7 +51,7 @@ pub fn request_within(
 }
 
 /// Writes bytes as they are and reads one answer up to the end of the connection.
-fn exchange(patience: Duration, address: &str, bytes: &[u8]) -> io::Result<Reply> {
+pub fn exchange(patience: Duration, address: &str, bytes: &[u8]) -> io::Result<Reply> {
     let mut socket = dial(address, patience)?;
     socket.set_read_timeout(Some(patience))?;
     socket.write_all(bytes)?;

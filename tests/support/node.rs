@@ -193,7 +193,19 @@ impl Node {
 
     /// Starts the process.
     pub fn launch(&mut self) {
+        self.launch_as(|_| ());
+    }
+
+    /// Starts the process by a changed command.
+    pub fn launch_as(&mut self, change: impl FnOnce(&mut Command)) {
         assert!(self.child.is_none(), "the node runs already");
+        let mut command = self.command();
+        change(&mut command);
+        self.child = Some(self.place.spawn(command).unwrap());
+    }
+
+    /// The command that starts the process.
+    pub fn command(&self) -> Command {
         let out =
             File::options().create(true).append(true).open(self.folder().join("out.log")).unwrap();
         let mut command = Command::new(super::program());
@@ -208,7 +220,7 @@ impl Node {
             .stdin(Stdio::null())
             .stdout(out.try_clone().unwrap())
             .stderr(out);
-        self.child = Some(self.place.spawn(command).unwrap());
+        command
     }
 
     /// Whether `/health` says that the node serves; asked with little patience.

@@ -1,66 +1,18 @@
-//! The log: lines on stdout, as JSON objects in the shape of v2.2.5 (operations.md §2.4) or as text for
-//! a terminal.
-//!
-//! Tokens, keys and message bodies are never logged (G19): hold them in types whose `Debug` hides them
-//! ([`crate::config::Secret`]), and log ids and sizes. What happens per message is `trace`, what happens
-//! per connection or request `debug`; neither is formatted unless the level asks for it.
+//! A log line as v2.2.5 writes it: one JSON object (operations.md §2.4).
 
 use std::fmt;
-use std::io::IsTerminal;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::config::{Level, LogFormat, Logging};
-
-/// Starts logging for the whole process. `RUST_LOG`, in the usual syntax, replaces the level when set.
-///
-/// # Errors
-/// Logging was started before, or `RUST_LOG` does not parse.
-pub fn start(logging: &Logging) -> anyhow::Result<()> {
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(directives) if !directives.is_empty() => EnvFilter::try_new(directives)?,
-        _ => EnvFilter::try_new(directives(logging.level))?,
-    };
-    let json = match logging.format {
-        LogFormat::Json => true,
-        LogFormat::Text => false,
-        LogFormat::Auto => !std::io::stdout().is_terminal(),
-    };
-    let builder = tracing_subscriber::fmt().with_env_filter(filter);
-    let started = if json {
-        builder.event_format(Json { line_numbers: logging.line_numbers }).try_init()
-    } else {
-        builder
-            .with_ansi(std::io::stdout().is_terminal())
-            .with_file(logging.line_numbers)
-            .with_line_number(logging.line_numbers)
-            .try_init()
-    };
-    started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
-}
-
-/// Our crates at the level asked for, libraries at warnings: their debug lines come per I/O. openraft
-/// warns of every frame that a node which is away does not answer; the links say once that it is.
-fn directives(level: Level) -> String {
-    let (ours, theirs) = match level {
-        Level::Debug => ("debug", "warn"),
-        Level::Info => ("info", "warn"),
-        Level::Warn => ("warn", "warn"),
-        Level::Error => ("error", "error"),
-    };
-    format!("{theirs},openraft=error,jindou={ours}")
-}
-
 /// One JSON object per line: level, time, linenum if asked for, msg, then the event's fields.
-struct Json {
-    line_numbers: bool,
+pub(super) struct Json {
+    pub(super) line_numbers: bool,
 }
 
 impl<S, N> FormatEvent<S, N> for Json
@@ -83,8 +35,7 @@ where
             tracing::Level::INFO => "info",
             tracing::Level::DEBUG | tracing::Level::TRACE => "debug",
         };
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        write!(writer, "{{\"level\":\"{level}\",\"time\":\"{}\"", rfc3339(now))?;
+        write!(writer, "{{\"level\":\"{level}\",\"time\":\"{}\"", rfc3339(now()))?;
         if let (true, Some(file), Some(line)) =
             (self.line_numbers, metadata.file(), metadata.line())
         {
@@ -97,6 +48,24 @@ where
         }
         writeln!(writer, "}}")
     }
+}
+
+/// The line of a panic, with its newline.
+pub(super) fn panic_line(message: &str, place: &str, stack: &str) -> Vec<u8> {
+    let mut line = format!(
+        "{{\"level\":\"panic\",\"time\":\"{}\",\"linenum\":{},\"msg\":{},\"stacktrace\":{}}}",
+        rfc3339(now()),
+        Value::from(place),
+        Value::from(format!("【panic】{message}")),
+        Value::from(stack),
+    );
+    line.push('\n');
+    line.into_bytes()
+}
+
+/// Since 1970.
+pub(super) fn now() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 /// `jindou_net::driver` is `net::driver`.
@@ -152,7 +121,7 @@ impl Visit for Fields {
 }
 
 /// A moment as `2026-04-22T07:05:01.000123+00:00`: microseconds, UTC, the offset as a number.
-fn rfc3339(since_epoch: Duration) -> String {
+pub(super) fn rfc3339(since_epoch: Duration) -> String {
     let seconds = since_epoch.as_secs();
     let (year, month, day) = date(seconds / 86_400);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
@@ -183,7 +152,11 @@ mod tests {
     use std::io::Write;
     use std::sync::{Arc, Mutex};
 
+    use tracing_subscriber::EnvFilter;
+
     use super::*;
+    use crate::config::Level;
+    use crate::log::directives;
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);
@@ -225,12 +198,12 @@ mod tests {
         assert_eq!(lines.len(), 1);
         let line = &lines[0];
         assert_eq!(line["level"], "warn");
-        assert_eq!(line["msg"], "【jindou::log::tests】bad \u{4f60} 7");
+        assert_eq!(line["msg"], "【jindou::log::json::tests】bad \u{4f60} 7");
         assert_eq!(
             (&line["uid"], &line["count"], &line["level_"]),
             (&Value::from("u\"1"), &Value::from(3), &Value::from(true))
         );
-        assert!(line["linenum"].as_str().unwrap().contains("log.rs:"));
+        assert!(line["linenum"].as_str().unwrap().contains("json.rs:"));
     }
 
     #[test]
