@@ -12,7 +12,7 @@ use crate::{
     route,
     routes::{Found, Handler, Params, Routes},
     settings::ApiSettings,
-    user, varz,
+    system_accounts, user, varz,
 };
 
 /// The header that carries `managerToken`.
@@ -155,6 +155,9 @@ impl<N: Node> Api<N> {
             Handler::Varz => varz::varz(self, call).await,
             Handler::VarzSetting => varz::setting(self),
             Handler::UserToken => user::token(self, call).await,
+            Handler::SystemUids => system_accounts::list(self).await,
+            Handler::ChangeSystemUids { add } => system_accounts::change(self, call, add).await,
+            Handler::CacheSystemUids => system_accounts::change_cache(self, call),
             Handler::DeviceQuit => user::device_quit(self, call).await,
             Handler::OnlineStatus => user::online_status(self, call).await,
             Handler::ConnRemove => connection::end(self, call, false).await,

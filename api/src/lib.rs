@@ -34,6 +34,7 @@ mod query;
 mod route;
 mod routes;
 mod settings;
+mod system_accounts;
 mod time;
 mod user;
 mod varz;

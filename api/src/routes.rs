@@ -19,6 +19,9 @@ pub(crate) enum Handler {
     Varz,
     VarzSetting,
     UserToken,
+    SystemUids,
+    ChangeSystemUids { add: bool },
+    CacheSystemUids,
     DeviceQuit,
     OnlineStatus,
     ConnRemove,
@@ -91,6 +94,7 @@ const SERVED_GET: &[(&str, Handler)] = &[
     ("/connz", Handler::Connz),
     ("/varz", Handler::Varz),
     ("/varz/setting", Handler::VarzSetting),
+    ("/user/systemuids", Handler::SystemUids),
     ("/channel/whitelist", Handler::ReadWhitelist),
     ("/channel/max_message_seq", Handler::MaxMessageSeq),
     ("/channel/last_message", Handler::LastMessage),
@@ -99,6 +103,10 @@ const SERVED_GET: &[(&str, Handler)] = &[
 const SERVED_POST: &[(&str, Handler)] = &[
     ("/route/batch", Handler::RouteBatch),
     ("/user/token", Handler::UserToken),
+    ("/user/systemuids_add", Handler::ChangeSystemUids { add: true }),
+    ("/user/systemuids_remove", Handler::ChangeSystemUids { add: false }),
+    ("/user/systemuids_add_to_cache", Handler::CacheSystemUids),
+    ("/user/systemuids_remove_from_cache", Handler::CacheSystemUids),
     ("/user/device_quit", Handler::DeviceQuit),
     ("/user/onlinestatus", Handler::OnlineStatus),
     ("/conn/remove", Handler::ConnRemove),
@@ -154,7 +162,6 @@ const SERVED_SHARED_POST: &[(&str, Handler)] = &[
 /// Paths of v2's API port that wait for later work.
 const LATER_GET: &[&str] = &[
     "/migrate/result",
-    "/user/systemuids",
     "/message/byclientmsgno",
     "/docs",
     "/docs/",
@@ -163,10 +170,6 @@ const LATER_GET: &[&str] = &[
 ];
 
 const LATER_POST: &[&str] = &[
-    "/user/systemuids_add",
-    "/user/systemuids_remove",
-    "/user/systemuids_add_to_cache",
-    "/user/systemuids_remove_from_cache",
     "/user/update_plugin_no",
     "/tmpchannel/subscriber_set",
     "/message/sync",

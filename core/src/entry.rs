@@ -229,6 +229,14 @@ pub enum Command {
         /// The index.
         index: u64,
     },
+    /// Adds or removes system accounts (group 0 only).
+    ChangeSystems {
+        /// They are added; else they go.
+        add: bool,
+        /// Whom. Never blank.
+        #[rkyv(with = AsTexts)]
+        uids: Vec<Name>,
+    },
 }
 
 /// An entry whose bytes do not hold an entry.

@@ -243,6 +243,14 @@ pub enum Content {
         /// Whether the user may not send.
         banned: bool,
     },
+    /// To every shard: who the system accounts are.
+    Systems {
+        /// The index of the entry of group 0 that made the list.
+        version: u64,
+        /// All of them.
+        #[rkyv(with = AsTexts)]
+        uids: Vec<Name>,
+    },
 }
 
 /// Which sessions of the recipients get no RECV.

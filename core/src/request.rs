@@ -199,6 +199,16 @@ pub enum Request {
         /// What the wanted keys begin with.
         prefix: String,
     },
+    /// To [`crate::shard::CLUSTER_SLOT`] → [`Reply::Done`] when every shard of every node goes by
+    /// it. Adds or removes system accounts (http-api.md §5.4); they are keys of the cluster's own
+    /// state with [`crate::shard::SYSTEM_UID_PREFIX`].
+    ChangeSystems {
+        /// They are added; else they go.
+        add: bool,
+        /// Whom; blank uids were dropped.
+        #[rkyv(with = AsTexts)]
+        uids: Vec<Name>,
+    },
 }
 
 /// A key of the cluster's own state and what it becomes.
@@ -352,7 +362,9 @@ impl Request {
         let names = |names: &[Name]| -> usize { names.iter().map(|name| 12 + name.len()).sum() };
         match self {
             Self::WriteChannel { members, .. } => names(members),
-            Self::ChangeList { uids, .. } | Self::Online { uids } => names(uids),
+            Self::ChangeList { uids, .. }
+            | Self::Online { uids }
+            | Self::ChangeSystems { uids, .. } => names(uids),
             Self::Send(send) => send.payload.len() + send.recipients.as_deref().map_or(0, names),
             Self::Digests { items, .. } => {
                 items.iter().map(|item| 64 + item.channel.id.len()).sum()

@@ -18,7 +18,8 @@ UNKNOWN = """/ /nope //health /health/ /user/token/ /conversations /message/revo
 
 # What the node serves: method and path on a port. Any method on these paths counts, refusals of a wrong method included.
 ROUTES = {
-    "api": """/health /route /route/batch /user/token /user/device_quit /user/onlinestatus /channel /channel/info /channel/delete
+    "api": """/health /route /route/batch /user/token /user/systemuids /user/systemuids_add /user/systemuids_remove
+        /user/systemuids_add_to_cache /user/systemuids_remove_from_cache /user/device_quit /user/onlinestatus /channel /channel/info /channel/delete
         /channel/subscriber_add /channel/subscriber_remove /channel/blacklist_add /channel/blacklist_set /channel/blacklist_remove
         /channel/whitelist_add /channel/whitelist_set /channel/whitelist_remove /channel/whitelist /channel/subscriber_remove_all
         /channel/blacklist_remove_all /channel/whitelist_remove_all /channel/last_message /message/send /message/sendbatch /channel/messagesync

@@ -101,7 +101,9 @@ pub(crate) use body;
 /// Feeds arbitrary bytes to every body reader, the base64 reader and the writer: the entry of the
 /// fuzz target. Must never panic, whatever the bytes.
 pub fn fuzz_body(bytes: &[u8]) {
-    use crate::{channel, cluster, connection, conversation, history, list, message, user};
+    use crate::{
+        channel, cluster, connection, conversation, history, list, message, system_accounts, user,
+    };
 
     fn one<T: Field + Default>(bytes: &[u8]) {
         let _ = read::<T>(bytes).map_err(|error| error.to_string());
@@ -109,6 +111,7 @@ pub fn fuzz_body(bytes: &[u8]) {
 
     one::<Option<Vec<String>>>(bytes);
     one::<user::TokenBody>(bytes);
+    one::<system_accounts::UidsBody>(bytes);
     one::<user::DeviceQuitBody>(bytes);
     one::<connection::EndBody>(bytes);
     one::<channel::ChannelBody>(bytes);

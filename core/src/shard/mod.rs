@@ -23,6 +23,7 @@ mod routes;
 mod send;
 mod sends;
 mod slot;
+mod systems;
 mod unacked;
 mod undelivered;
 mod user;
@@ -46,11 +47,12 @@ use self::{
     drain::Leaving,
     home::Home,
     ids::MessageIds,
-    parcels::Parcels,
+    parcels::{Parcels, Parent},
     routes::Routes,
     send::Inflow,
     sends::Sends,
     slot::Slot,
+    systems::Systems,
     user::User,
     waiting::{Purpose, Waiting},
 };
@@ -65,6 +67,8 @@ use crate::{
     settings::Settings,
     wire::crypto::ServerKey,
 };
+
+pub use systems::SYSTEM_UID_PREFIX;
 
 /// The slot of group 0, which replicates the cluster's own state.
 pub const CLUSTER_SLOT: SlotId = SlotId(u16::MAX);
@@ -113,6 +117,7 @@ pub struct Shard {
     next_id: u64,
 
     slots: Map<SlotId, Slot>,
+    systems: Systems,
     /// Slots whose accumulator may be flushed at the end of this step.
     dirty: Set<SlotId>,
     channels: Cache<ChannelId, Channel, Waiting>,
@@ -187,6 +192,7 @@ impl Shard {
             parcels: Parcels::default(),
             inflows: Map::default(),
             slots: Map::default(),
+            systems: Systems::default(),
             dirty: Set::default(),
             channels: Cache::default(),
             users: Cache::default(),
@@ -303,6 +309,9 @@ impl Shard {
                 self.channels.forget(|channel| channel.slot(slot_count) == slot, stale);
                 self.users.forget(|uid| SlotId::of(uid, slot_count) == slot, stale);
                 self.read_again(slot);
+                if slot == CLUSTER_SLOT {
+                    self.tell_systems(Parent::None);
+                }
             }
             Event::Leading { slot, leading: false } => self.resign(slot),
             Event::Leading { slot, leading: true } => self.begin_to_lead(slot),
@@ -345,6 +354,9 @@ impl Shard {
         }
         self.send_outbox(slot, &targets);
         self.take_early_rows(slot);
+        if slot == CLUSTER_SLOT {
+            self.tell_systems(Parent::None);
+        }
         self.mark_dirty(slot);
     }
 

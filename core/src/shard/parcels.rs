@@ -197,6 +197,7 @@ impl Shard {
                 | Content::Kick { .. }
                 | Content::EndSessions { .. }
                 | Content::SendBan { .. }
+                | Content::Systems { .. }
         );
         let own = to.node == self.settings.node;
         if !self.has_peers() || (own && of_session) {

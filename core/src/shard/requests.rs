@@ -203,6 +203,7 @@ impl Shard {
                 let vars = Box::new(self.vars());
                 self.reply(caller, Reply::Vars(vars));
             }
+            Request::ChangeSystems { add, uids } => self.change_systems(caller, add, uids),
             Request::WriteClusterKeys { entries } => self.write_cluster_keys(caller, entries),
             Request::ReadClusterKeys { prefix } => {
                 if self.reads_or_fails(caller, CLUSTER_SLOT)
@@ -217,7 +218,7 @@ impl Shard {
         }
     }
 
-    fn leads_or_fails(&mut self, caller: Caller, slot: SlotId) -> bool {
+    pub(super) fn leads_or_fails(&mut self, caller: Caller, slot: SlotId) -> bool {
         let leads = self.leads(slot);
         if !leads {
             self.not_leader(caller, slot);
@@ -261,7 +262,7 @@ impl Shard {
         self.propose_at(caller, self.slot_of(id), commands);
     }
 
-    fn propose_at(&mut self, caller: Caller, slot: SlotId, mut commands: Vec<Command>) {
+    pub(super) fn propose_at(&mut self, caller: Caller, slot: SlotId, mut commands: Vec<Command>) {
         let Some(last) = commands.pop() else { return };
         if !self.leads_or_fails(caller, slot) {
             return;

@@ -210,6 +210,7 @@ impl Shard {
                     }
                 }
                 self.repeat_parcels(node);
+                self.tell_systems_of(node, shard_count);
                 for shard in (0..shard_count).map(ShardId) {
                     let from = self.me();
                     self.send_to(ShardAddr { node, shard }, Envelope::Resumed { from });

@@ -233,7 +233,9 @@ pub(crate) fn command_size(command: &Command) -> usize {
         Command::MessageTo { message, recipients } => {
             message_size(message) + recipients.iter().map(|u| 12 + u.len()).sum::<usize>()
         }
-        Command::ChangeList { uids, .. } => 96 + uids.iter().map(|u| 12 + u.len()).sum::<usize>(),
+        Command::ChangeList { uids, .. } | Command::ChangeSystems { uids, .. } => {
+            96 + uids.iter().map(|u| 12 + u.len()).sum::<usize>()
+        }
         Command::FromOutbox { changes, .. } => 64 + changes_size(changes),
         Command::Conversation(change) => changes_size(std::slice::from_ref(change)),
         Command::SetToken { token, uid, .. } => 64 + token.len() + uid.len(),

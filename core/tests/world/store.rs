@@ -10,6 +10,7 @@ use jindou_core::{
         ChannelRows, Conversation, DedupeRecord, Device, Digest, Persist, Read, Row, Rows,
         SlotRows, UserRows,
     },
+    shard::CLUSTER_SLOT,
 };
 
 /// All slots of the world.
@@ -101,7 +102,10 @@ impl Store {
                 .map(|((_, target, index), row)| (*target, *index, row.clone()))
                 .collect(),
             received: of_slot(&self.received, slot).map(|(s, i)| (s, *i)).collect(),
-            cluster: Vec::new(),
+            cluster: match slot {
+                CLUSTER_SLOT => self.cluster.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
+                _ => Vec::new(),
+            },
         }
     }
 

@@ -18,6 +18,7 @@ use crate::{
         dedupe,
         parcels::Parent,
         slot::{Outcome, Waiter},
+        systems,
         user::User,
     },
 };
@@ -150,6 +151,19 @@ impl Shard {
             }
             Command::WriteClusterKey { key, value } => {
                 self.set_cluster_key(slot, key, value.into(), gathered);
+                Outcome::Done
+            }
+            Command::ChangeSystems { add, uids } => {
+                for uid in uids {
+                    let value = if add { Bytes::from_static(b"1") } else { Bytes::new() };
+                    let key = systems::key_of(&uid);
+                    let is_there =
+                        self.slots.get(&slot).is_some_and(|s| s.cluster.contains_key(&key));
+                    if is_there != add {
+                        self.set_cluster_key(slot, key, value, gathered);
+                    }
+                }
+                self.tell_systems(Parent::Word(slot, index));
                 Outcome::Done
             }
             Command::Delivered { index } => {

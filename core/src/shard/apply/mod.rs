@@ -208,7 +208,7 @@ impl Shard {
                 }
                 _ => None,
             };
-            let tells = matches!(command, Command::SetInfo { .. });
+            let tells = matches!(command, Command::SetInfo { .. } | Command::ChangeSystems { .. });
             let outcome =
                 self.apply_command(slot, log_id.index, command, &waiter, time_ms, &mut gathered);
             let changed = gathered.changes.values().map(Vec::len).sum::<usize>() > changes_before;
@@ -329,6 +329,7 @@ fn for_each_row<'a>(commands: &'a [Command], mut f: impl FnMut(Needed<'a>)) {
             Command::OutboxDone { .. }
             | Command::SetClusterKey { .. }
             | Command::WriteClusterKey { .. }
+            | Command::ChangeSystems { .. }
             | Command::Delivered { .. } => {}
         }
     }

@@ -163,7 +163,8 @@ impl Shard {
                 | Content::Push { .. }
                 | Content::Kick { .. }
                 | Content::EndSessions { .. }
-                | Content::SendBan { .. } => false,
+                | Content::SendBan { .. }
+                | Content::Systems { .. } => false,
             };
             if gone {
                 empty.extend(entry.take());

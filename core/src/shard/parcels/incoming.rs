@@ -78,6 +78,7 @@ impl Shard {
             Content::Kick { conn, text } => self.on_kick(conn, text.as_deref()),
             Content::EndSessions { conns, slots } => self.on_end_sessions(conns, &slots),
             Content::SendBan { conn, banned } => self.on_send_ban(conn, banned),
+            Content::Systems { version, uids } => self.on_systems(version, uids),
         }
     }
 

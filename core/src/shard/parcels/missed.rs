@@ -26,6 +26,8 @@ impl Shard {
                 self.miss(at, vec![conn], Vec::new());
             }
             Content::EndSessions { conns, slots } => self.miss(at, conns, slots),
+            // Told again when its node is back.
+            Content::Systems { .. } => {}
             Content::Deliver { .. } | Content::FanOut { .. } => {}
         }
     }

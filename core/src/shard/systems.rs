@@ -1,0 +1,107 @@
+//! System accounts: uids that pass the sender checks and that everybody may write to (semantics.md
+//! §4.2, 5 and 6a). Group 0 keeps them; every shard of every node has a copy, because any of them
+//! may have to judge a send.
+//!
+//! Each node's replica of group 0 tells the shards of its node when it applies a change; its leader
+//! tells those of all nodes, and a change is answered when they know (G7: the next send goes by the
+//! new list). Which list is newer is told by the index of the entry in group 0.
+
+use super::{CLUSTER_SLOT, Shard, parcels::Parent, slot::Caller};
+use crate::{
+    entry::Command,
+    envelope::Content,
+    id::{Name, NodeId, SYSTEM_UID, ShardAddr, ShardId},
+    map::Set,
+    request::{Failure, Reply},
+};
+
+/// What the keys of group 0 begin with that name a system account; the uid follows.
+pub const SYSTEM_UID_PREFIX: &str = "system_uid/";
+
+/// System accounts that a cluster may have: every shard keeps all of them in memory.
+const COUNT_MAX: usize = 10_000;
+
+/// The list as this shard knows it.
+#[derive(Debug, Default)]
+pub(crate) struct Systems {
+    /// The entry of group 0 whose list this is; `None`: nobody has told.
+    version: Option<u64>,
+    uids: Set<Name>,
+}
+
+/// The key of group 0 of a system account.
+pub(super) fn key_of(uid: &str) -> String {
+    format!("{SYSTEM_UID_PREFIX}{uid}")
+}
+
+impl Shard {
+    /// Whether a uid is `____system` or was made a system account.
+    pub(super) fn is_system(&self, uid: &str) -> bool {
+        uid == SYSTEM_UID || self.systems.uids.contains(uid)
+    }
+
+    /// Adds or removes system accounts; group 0 is led here.
+    pub(super) fn change_systems(&mut self, caller: Caller, add: bool, uids: Vec<Name>) {
+        if !self.leads_or_fails(caller, CLUSTER_SLOT) {
+            return;
+        }
+        if uids.is_empty() {
+            return self.reply(caller, Reply::Done);
+        }
+        if add && self.systems_kept().len() + uids.len() > COUNT_MAX {
+            return self.reply(caller, Reply::Failed(Failure::TooLarge));
+        }
+        self.propose_at(caller, CLUSTER_SLOT, vec![Command::ChangeSystems { add, uids }]);
+    }
+
+    /// The list as group 0 has it here, sorted.
+    fn systems_kept(&self) -> Vec<Name> {
+        let Some(state) = self.slots.get(&CLUSTER_SLOT) else {
+            return Vec::new();
+        };
+        let keys = state.cluster.range(SYSTEM_UID_PREFIX.to_owned()..);
+        keys.map_while(|(key, _)| key.strip_prefix(SYSTEM_UID_PREFIX).map(Name::from)).collect()
+    }
+
+    /// The list has changed, or this replica has just come to know it: all shards of this node are
+    /// told, and by the leader those of all others.
+    pub(super) fn tell_systems(&mut self, parent: Parent) {
+        let targets = if self.leads(CLUSTER_SLOT) {
+            self.shards_alive()
+        } else {
+            let node = self.settings.node;
+            let shards = (0..self.settings.shard_count).map(ShardId);
+            shards.map(|shard| ShardAddr { node, shard }).collect()
+        };
+        self.tell_systems_to(targets, parent);
+    }
+
+    /// A node has come up; what it was told meanwhile may be lost.
+    pub(super) fn tell_systems_of(&mut self, node: NodeId, shard_count: u16) {
+        if self.leads(CLUSTER_SLOT) {
+            let shards = (0..shard_count).map(|n| ShardAddr { node, shard: ShardId(n) });
+            self.tell_systems_to(shards.collect(), Parent::None);
+        }
+    }
+
+    fn tell_systems_to(&mut self, targets: Vec<ShardAddr>, parent: Parent) {
+        let Some(version) = self.slots.get(&CLUSTER_SLOT).map(|state| match parent {
+            Parent::Word(_, index) => index,
+            Parent::None | Parent::Entry(..) | Parent::Parcel(_) => state.applied,
+        }) else {
+            return;
+        };
+        let uids = self.systems_kept();
+        for to in targets {
+            let content = Content::Systems { version, uids: uids.clone() };
+            self.send_parcel(to, content, parent);
+        }
+    }
+
+    /// Somebody tells the list. The newest one stands.
+    pub(super) fn on_systems(&mut self, version: u64, uids: Vec<Name>) {
+        if self.systems.version.is_none_or(|known| known <= version) {
+            self.systems = Systems { version: Some(version), uids: uids.into_iter().collect() };
+        }
+    }
+}
