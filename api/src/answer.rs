@@ -150,6 +150,7 @@ pub(crate) fn done(reply: &Reply, storage: &'static str) -> Answer {
         | Reply::Connections(_)
         | Reply::Vars(_)
         | Reply::ClusterKeys(_)
+        | Reply::Found(_)
         | Reply::Failed(_) => Err(Refusal::by(reply, storage)),
     }
 }

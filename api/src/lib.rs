@@ -26,6 +26,7 @@ mod http;
 mod ids;
 mod json;
 mod list;
+mod lookup;
 mod message;
 mod message_json;
 mod metrics;

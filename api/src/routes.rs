@@ -37,6 +37,9 @@ pub(crate) enum Handler {
     ReadWhitelist,
     Send,
     SendBatch,
+    Messages,
+    Message,
+    MessageByNumber,
     MessageSync,
     MaxMessageSeq,
     LastMessage,
@@ -95,6 +98,7 @@ const SERVED_GET: &[(&str, Handler)] = &[
     ("/varz", Handler::Varz),
     ("/varz/setting", Handler::VarzSetting),
     ("/user/systemuids", Handler::SystemUids),
+    ("/message/byclientmsgno", Handler::MessageByNumber),
     ("/channel/whitelist", Handler::ReadWhitelist),
     ("/channel/max_message_seq", Handler::MaxMessageSeq),
     ("/channel/last_message", Handler::LastMessage),
@@ -127,6 +131,8 @@ const SERVED_POST: &[(&str, Handler)] = &[
     ("/channel/whitelist_remove_all", Handler::Whitelist(ListChange::Clear)),
     ("/message/send", Handler::Send),
     ("/message/sendbatch", Handler::SendBatch),
+    ("/messages", Handler::Messages),
+    ("/message", Handler::Message),
     ("/channel/messagesync", Handler::MessageSync),
     ("/conversations/clearUnread", Handler::ClearUnread),
     ("/conversations/setUnread", Handler::SetUnread),
@@ -160,22 +166,14 @@ const SERVED_SHARED_POST: &[(&str, Handler)] = &[
 ];
 
 /// Paths of v2's API port that wait for later work.
-const LATER_GET: &[&str] = &[
-    "/migrate/result",
-    "/message/byclientmsgno",
-    "/docs",
-    "/docs/",
-    "/docs/openapi.json",
-    "/docs/health",
-];
+const LATER_GET: &[&str] =
+    &["/migrate/result", "/docs", "/docs/", "/docs/openapi.json", "/docs/health"];
 
 const LATER_POST: &[&str] = &[
     "/user/update_plugin_no",
     "/tmpchannel/subscriber_set",
     "/message/sync",
     "/message/syncack",
-    "/messages",
-    "/message",
     "/message/event",
     "/message/eventsync",
     "/conversation/syncMessages",

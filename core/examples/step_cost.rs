@@ -64,6 +64,9 @@ impl Bench {
                         let rows = match read {
                             Read::Channel(_) => Rows::Channel(ChannelRows::default()),
                             Read::User(_) => Rows::User(UserRows::default()),
+                            Read::Find { sought, .. } => {
+                                Rows::Found(sought.iter().map(|_| None).collect())
+                            }
                             Read::Messages { .. } => Rows::Messages(Vec::new()),
                             Read::Digests { items, .. } => {
                                 Rows::Digests(items.iter().map(|_| Digest::default()).collect())

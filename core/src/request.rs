@@ -10,7 +10,7 @@ use crate::{
     entry::{AsCount, AsText, AsTexts, NamedTimes, Shared},
     id::{ChannelId, ConnId, Name, NodeId, ShardId, SlotId},
     message::SharedMessage,
-    row::{Conversation, Digest, DigestQuery},
+    row::{Conversation, Digest, DigestQuery, Sought},
 };
 
 /// Names a waiting caller of this shard's API.
@@ -209,6 +209,14 @@ pub enum Request {
         #[rkyv(with = AsTexts)]
         uids: Vec<Name>,
     },
+    /// By stored channel id → [`Reply::Found`], in the order of the question; shorter than it when
+    /// the rest does not fit an answer.
+    Find {
+        /// The channel.
+        channel: ChannelId,
+        /// Which messages.
+        sought: Vec<Sought>,
+    },
 }
 
 /// A key of the cluster's own state and what it becomes.
@@ -386,6 +394,13 @@ impl Request {
             | Self::EndConnection { .. }
             | Self::Vars
             | Self::ReadClusterKeys { .. } => 0,
+            Self::Find { sought, .. } => {
+                let size = |sought: &Sought| match sought {
+                    Sought::Seq(_) | Sought::Id(_) => 16,
+                    Sought::Newest(number) | Sought::Oldest(number) => 16 + number.len(),
+                };
+                sought.iter().map(size).sum()
+            }
         }
     }
 }
@@ -429,6 +444,8 @@ pub enum Reply {
     ClusterKeys(Vec<(String, Bytes)>),
     /// Not carried out.
     Failed(Failure),
+    /// Single messages, in the order of the question; `None`: there is no such message.
+    Found(#[rkyv(with = with::Map<with::Map<Shared>>)] Vec<Option<SharedMessage>>),
 }
 
 /// Which shard a request goes to.

@@ -6,7 +6,7 @@ use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::{
     channel_info::{ChannelInfo, List},
-    entry::{AsCount, Shared},
+    entry::{AsCount, AsText, Shared},
     id::{ChannelId, LogId, Name, SlotId},
     message::SharedMessage,
 };
@@ -170,6 +170,27 @@ pub enum Read {
         /// The channels and bounds.
         items: Vec<DigestQuery>,
     },
+    /// Single messages of a channel, in the order of the question. The first always comes; when
+    /// those before it have 16 MiB of payload the answer ends, shorter than the question.
+    Find {
+        /// The channel.
+        channel: ChannelId,
+        /// Which.
+        sought: Vec<Sought>,
+    },
+}
+
+/// One message of [`Read::Find`].
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub enum Sought {
+    /// The one with this seq.
+    Seq(u64),
+    /// The one with this message id.
+    Id(i64),
+    /// The newest one with this client number, which is not empty.
+    Newest(#[rkyv(with = AsText)] Name),
+    /// The oldest one with this client number, which is not empty.
+    Oldest(#[rkyv(with = AsText)] Name),
 }
 
 /// One channel of [`Read::Digests`].
@@ -246,6 +267,8 @@ pub enum Rows {
     Messages(Vec<SharedMessage>),
     /// To [`Read::Digests`], in the order of the question.
     Digests(Vec<Digest>),
+    /// To [`Read::Find`]; `None`: there is no such message.
+    Found(Vec<Option<SharedMessage>>),
     /// The store could not answer; the text is for the log.
     Failed(String),
 }

@@ -22,6 +22,14 @@ pub(crate) fn any_channel() -> impl Strategy<Value = ChannelId> {
     (any_name(), 1u8..4).prop_map(|(id, kind)| ChannelId { id, kind })
 }
 
+/// Client numbers, some of which repeat.
+pub(crate) fn any_number() -> impl Strategy<Value = Name> {
+    prop_oneof![
+        select(vec!["", "n1", "n2", "n3"]).prop_map(Name::from),
+        "\\PC{0,40}".prop_map(Name::from),
+    ]
+}
+
 pub(crate) fn any_info() -> impl Strategy<Value = ChannelInfo> {
     any::<[bool; 5]>().prop_map(|[large, ban, disband, send_ban, allow_stranger]| ChannelInfo {
         large,
@@ -41,7 +49,7 @@ pub(crate) fn any_message() -> impl Strategy<Value = Message> {
     (
         (any_channel(), 1u64..20, any::<i64>(), any::<i64>()),
         (any::<u8>(), any::<u8>(), any::<u32>(), payload),
-        (any_name(), "\\PC{0,40}", "\\PC{0,8}", "\\PC{0,8}"),
+        (any_name(), any_number(), "\\PC{0,8}", "\\PC{0,8}"),
     )
         .prop_map(|(a, b, c)| {
             let (channel, seq, id, timestamp) = a;
@@ -52,7 +60,7 @@ pub(crate) fn any_message() -> impl Strategy<Value = Message> {
                 seq,
                 channel,
                 from,
-                client_msg_no: client_msg_no.into(),
+                client_msg_no,
                 flags: flags & !flag::NO_PERSIST,
                 setting,
                 expire,

@@ -12,7 +12,7 @@ use jindou_core::{
     channel_info::{ChannelInfo, List},
     id::{ChannelId, LogId, NodeId, ShardId, SlotId},
     message::Message,
-    row::{Conversation, DedupeRecord, Device, Persist, Read, Row, Rows},
+    row::{Conversation, DedupeRecord, Device, Persist, Read, Row, Rows, Sought},
 };
 use jindou_storage::{
     LogLane, LogOptions, LogState, LogStorage, Outcome, StateLane, StateOptions, StateStorage,
@@ -212,6 +212,15 @@ fn format_1_opens_with_everything_in_it() {
     };
     assert_eq!(channel.last_seq, 2 * LAST);
     assert_eq!((channel.members.len(), channel.deny.len()), (30, 0));
+    // Written before messages could be looked up.
+    let sought = vec![Sought::Id(1_000_007), Sought::Newest("no-60".into())];
+    let Outcome::Rows(Rows::Found(found)) =
+        wait(|done| state.read(SLOT, Read::Find { channel: group(), sought }, done)).unwrap()
+    else {
+        panic!("nothing found");
+    };
+    let seqs: Vec<u64> = found.iter().flatten().map(|message| message.seq).collect();
+    assert_eq!(seqs, [7, 60]);
     let Outcome::Hash(hash) = wait(|done| state.hash(SLOT, done)).unwrap() else {
         panic!("no hash");
     };

@@ -22,7 +22,7 @@ ROUTES = {
         /user/systemuids_add_to_cache /user/systemuids_remove_from_cache /user/device_quit /user/onlinestatus /channel /channel/info /channel/delete
         /channel/subscriber_add /channel/subscriber_remove /channel/blacklist_add /channel/blacklist_set /channel/blacklist_remove
         /channel/whitelist_add /channel/whitelist_set /channel/whitelist_remove /channel/whitelist /channel/subscriber_remove_all
-        /channel/blacklist_remove_all /channel/whitelist_remove_all /channel/last_message /message/send /message/sendbatch /channel/messagesync
+        /channel/blacklist_remove_all /channel/whitelist_remove_all /channel/last_message /message/send /message /messages /message/byclientmsgno /message/sendbatch /channel/messagesync
         /channel/max_message_seq /conversation/sync /conversations/clearUnread /conversations/setUnread /conversations/delete
         /conversation/channels /conversation/syncByChannels /connz /conn/kick /conn/remove /varz /varz/setting /cluster/nodes /cluster/node
         /cluster/simpleNodes /cluster/info /cluster/slots /cluster/allslot /cluster/slots/1/config /cluster/slots/1/replicas

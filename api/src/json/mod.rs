@@ -102,7 +102,8 @@ pub(crate) use body;
 /// fuzz target. Must never panic, whatever the bytes.
 pub fn fuzz_body(bytes: &[u8]) {
     use crate::{
-        channel, cluster, connection, conversation, history, list, message, system_accounts, user,
+        channel, cluster, connection, conversation, history, list, lookup, message,
+        system_accounts, user,
     };
 
     fn one<T: Field + Default>(bytes: &[u8]) {
@@ -125,6 +126,8 @@ pub fn fuzz_body(bytes: &[u8]) {
     one::<message::SendBody>(bytes);
     one::<message::SendBatchBody>(bytes);
     one::<history::SyncBody>(bytes);
+    one::<lookup::MessagesBody>(bytes);
+    one::<lookup::MessageBody>(bytes);
     one::<conversation::ReadBody>(bytes);
     one::<conversation::SyncBody>(bytes);
     one::<conversation::ByChannelsBody>(bytes);

@@ -92,6 +92,26 @@ impl Shard {
         self.reply(caller, Reply::Messages(messages));
     }
 
+    /// Single messages for a caller; on another node no more than a link takes, but the first.
+    pub(super) fn reply_found(&mut self, caller: Caller, mut found: Vec<Option<SharedMessage>>) {
+        if caller.from.node != self.settings.node {
+            let mut size = 0;
+            let beyond = found.iter().flatten().position(|message| {
+                size += message.payload.len();
+                size > ANSWER_SIZE_MAX
+            });
+            if let Some(beyond) = beyond {
+                let mut seen = 0;
+                let place = found.iter().position(|message| {
+                    seen += usize::from(message.is_some());
+                    seen > beyond.max(1)
+                });
+                found.truncate(place.unwrap_or(found.len()));
+            }
+        }
+        self.reply(caller, Reply::Found(found));
+    }
+
     /// Something is asked of this shard.
     pub(super) fn on_ask(&mut self, from: ShardAddr, id: u64, ask: Arc<Ask>) {
         let caller = Caller { from, id };
@@ -150,6 +170,12 @@ impl Shard {
                 if self.reads_or_fails(caller, slot) {
                     let read = Read::Messages { channel, first, last, count_max, from_start };
                     self.read(slot, read, Purpose::Messages(caller, from_start));
+                }
+            }
+            Request::Find { channel, sought } => {
+                let slot = channel.slot(self.settings.slot_count);
+                if self.reads_or_fails(caller, slot) {
+                    self.read(slot, Read::Find { channel, sought }, Purpose::Api(caller));
                 }
             }
             Request::Digests { uid, items } => {

@@ -105,11 +105,14 @@ impl Shard {
             (Purpose::Messages(caller, from_start), Rows::Messages(messages)) => {
                 return self.reply_messages(caller, messages, from_start);
             }
+            (Purpose::Api(caller), Rows::Found(found)) => return self.reply_found(caller, found),
             (Purpose::Api(caller) | Purpose::Messages(caller, _), rows) => {
                 let reply = match rows {
                     Rows::Messages(messages) => Reply::Messages(messages),
                     Rows::Digests(digests) => Reply::Digests(digests),
-                    Rows::Channel(_) | Rows::User(_) => Reply::Failed(Failure::Storage),
+                    Rows::Channel(_) | Rows::User(_) | Rows::Found(_) => {
+                        Reply::Failed(Failure::Storage)
+                    }
                     Rows::Failed(error) => {
                         self.warn(format!("a read of the state store failed: {error}"));
                         Reply::Failed(Failure::Storage)
@@ -163,8 +166,10 @@ impl Shard {
 fn failure_of(rows: &Rows) -> &str {
     match rows {
         Rows::Failed(error) => error,
-        Rows::Channel(_) | Rows::User(_) | Rows::Messages(_) | Rows::Digests(_) => {
-            "the store answered another question"
-        }
+        Rows::Channel(_)
+        | Rows::User(_)
+        | Rows::Messages(_)
+        | Rows::Digests(_)
+        | Rows::Found(_) => "the store answered another question",
     }
 }

@@ -8,7 +8,7 @@ use jindou_core::{
     message::SharedMessage,
     row::{
         ChannelRows, Conversation, DedupeRecord, Device, Digest, Persist, Read, Row, Rows,
-        SlotRows, UserRows,
+        SlotRows, Sought, UserRows,
     },
     shard::CLUSTER_SLOT,
 };
@@ -142,6 +142,9 @@ impl Store {
                 let part = if *from_start { &all[..count] } else { &all[all.len() - count..] };
                 Rows::Messages(part.to_vec())
             }
+            Read::Find { channel, sought } => {
+                Rows::Found(sought.iter().map(|sought| self.find(channel, sought)).collect())
+            }
             Read::Digests { uid, items } => Rows::Digests(
                 items
                     .iter()
@@ -166,6 +169,18 @@ impl Store {
                     .collect(),
             ),
         }
+    }
+
+    fn find(&self, channel: &ChannelId, sought: &Sought) -> Option<SharedMessage> {
+        let all = (channel.clone(), 0)..=(channel.clone(), u64::MAX);
+        let mut all = self.messages.range(all).map(|(_, message)| message);
+        match sought {
+            Sought::Seq(seq) => all.find(|m| m.seq == *seq),
+            Sought::Id(id) => all.find(|m| m.id == *id),
+            Sought::Newest(number) => all.rfind(|m| m.client_msg_no == *number),
+            Sought::Oldest(number) => all.find(|m| m.client_msg_no == *number),
+        }
+        .cloned()
     }
 
     fn list(&self, channel: &ChannelId, list: List) -> Vec<(Name, i64)> {

@@ -14,6 +14,7 @@ pub(crate) mod log_carried;
 pub(crate) mod log_entry;
 pub(crate) mod log_generation;
 pub(crate) mod log_meta;
+pub(crate) mod lookup;
 pub(crate) mod message;
 pub(crate) mod outbox;
 pub(crate) mod received;

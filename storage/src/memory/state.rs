@@ -13,7 +13,7 @@ use jindou_core::{
     message::SharedMessage,
     row::{
         ChannelRows, Conversation, DedupeRecord, Device, Digest, DigestQuery, Persist, Read, Row,
-        Rows, SlotRows, UserRows,
+        Rows, SlotRows, Sought, UserRows,
     },
 };
 
@@ -176,6 +176,18 @@ impl Slot {
         }
     }
 
+    fn find(&self, channel: &ChannelId, sought: &Sought) -> Option<SharedMessage> {
+        let history = self.messages.get(channel)?;
+        let mut messages = history.values();
+        match sought {
+            Sought::Seq(seq) => history.get(seq),
+            Sought::Id(id) => messages.find(|message| message.id == *id),
+            Sought::Newest(number) => messages.rfind(|message| message.client_msg_no == *number),
+            Sought::Oldest(number) => messages.find(|message| message.client_msg_no == *number),
+        }
+        .cloned()
+    }
+
     fn digest(&self, uid: &Name, query: &DigestQuery, budget: &mut Budget) -> Digest {
         let channel = &query.channel;
         let range = (query.after.saturating_add(1), u64::MAX);
@@ -305,6 +317,14 @@ impl Slot {
                 let mut budget = Budget::new(DIGESTS_SIZE_MAX);
                 let digests = items.iter();
                 Rows::Digests(digests.map(|item| self.digest(&uid, item, &mut budget)).collect())
+            }
+            Read::Find { channel, sought } => {
+                let mut budget = Budget::new(MESSAGES_SIZE_MAX);
+                let found = sought.iter().map(|sought| self.find(&channel, sought));
+                let fits = |found: &Option<SharedMessage>| {
+                    found.as_ref().is_none_or(|message| budget.take(message.payload.len()))
+                };
+                Rows::Found(found.take_while(fits).collect())
             }
         }
     }

@@ -18,7 +18,10 @@ use std::{
 };
 
 use fjall::{OwnedWriteBatch, Readable as _};
-use jindou_core::id::{LogId, SlotId};
+use jindou_core::{
+    id::{LogId, SlotId},
+    row::Row,
+};
 
 use super::{
     chunk::{self, CHUNK_SIZE_MAX},
@@ -27,7 +30,7 @@ use super::{
 use crate::{
     dir::sync_dir,
     error::{OpenError, StorageError},
-    keyspace::{Stored, Table, install},
+    keyspace::{Stored, Table, install, lookup::Lookups},
 };
 
 /// Rows that go are removed in batches of so many.
@@ -186,6 +189,9 @@ impl Installs {
                     last.insert(keyspace, row.key, row.value);
                 } else {
                     batch.insert(keyspace, row.key, row.value);
+                    if let Stored::Row(Row::Message(message)) = &row.stored {
+                        store.tables().add_lookups(&mut batch, Lookups::of(slot, message));
+                    }
                 }
             }
             commit(store, batch, bytes.len() as u64)?;
@@ -202,8 +208,9 @@ impl Installs {
 
 fn remove_rows(slot: SlotId, store: &StateStore) -> Result<(), InstallError> {
     let snapshot = store.snapshot();
-    for table in Table::ALL {
-        let keyspace = store.tables().get(table);
+    let tables = store.tables();
+    let lookups = [&tables.ids, &tables.numbers];
+    for keyspace in Table::ALL.map(|table| tables.get(table)).into_iter().chain(lookups) {
         let mut batch = store.batch();
         for row in snapshot.prefix(keyspace, slot.0.to_be_bytes()) {
             batch.remove(keyspace, row.key().map_err(fatal)?);
@@ -253,7 +260,6 @@ mod tests {
     use std::sync::Arc;
 
     use bytes::Bytes;
-    use jindou_core::row::Row;
 
     use super::*;
     use crate::{

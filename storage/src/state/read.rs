@@ -5,7 +5,7 @@ use jindou_core::{
     channel_info::List,
     id::{ChannelId, SlotId},
     message::SharedMessage,
-    row::{ChannelRows, Digest, DigestQuery, Read, Rows, SlotRows, UserRows},
+    row::{ChannelRows, Digest, DigestQuery, Read, Rows, SlotRows, Sought, UserRows},
 };
 
 use super::{
@@ -16,8 +16,8 @@ use crate::{
     DIGESTS_SIZE_MAX, MESSAGES_SIZE_MAX,
     error::StorageError,
     keyspace::{
-        Table, applied, channel, cluster, conversation, dedupe, device, list, message, outbox,
-        received, sent,
+        Table, applied, channel, cluster, conversation, dedupe, device, list, lookup, message,
+        outbox, received, sent,
     },
 };
 
@@ -85,6 +85,7 @@ impl Reader {
                     .collect::<Result<_>>()
                     .map(Rows::Digests)
             }
+            Read::Find { channel, sought } => self.find(slot, channel, sought).map(Rows::Found),
         };
         rows.unwrap_or_else(|e| {
             tracing::error!("reading {slot}: {e}");
@@ -209,6 +210,79 @@ impl Reader {
             Some(rows) => collect(channel, rows.rev(), count_max, budget),
             None => Ok(Vec::new()),
         }
+    }
+
+    /// Single messages, until they are too many bytes.
+    fn find(
+        &self,
+        slot: SlotId,
+        channel: &ChannelId,
+        sought: &[Sought],
+    ) -> Result<Vec<Option<SharedMessage>>> {
+        let mut budget = Budget::new(MESSAGES_SIZE_MAX);
+        let mut found = Vec::with_capacity(sought.len());
+        for sought in sought {
+            let message = match sought {
+                Sought::Seq(seq) => self.message(slot, channel, *seq)?,
+                Sought::Id(id) => self.by_id(slot, channel, *id)?,
+                Sought::Newest(number) => {
+                    let rows = self.by_number(slot, channel, number).rev();
+                    self.first_with(slot, channel, number, rows)?
+                }
+                Sought::Oldest(number) => {
+                    let rows = self.by_number(slot, channel, number);
+                    self.first_with(slot, channel, number, rows)?
+                }
+            };
+            if message.as_ref().is_some_and(|message| !budget.take(message.payload.len())) {
+                break;
+            }
+            found.push(message);
+        }
+        Ok(found)
+    }
+
+    fn message(
+        &self,
+        slot: SlotId,
+        channel: &ChannelId,
+        seq: u64,
+    ) -> Result<Option<SharedMessage>> {
+        let key = message::key(slot, channel, seq)?;
+        self.get(Table::Message, &key, |value| message::decode(channel, seq, value))
+    }
+
+    fn by_id(&self, slot: SlotId, channel: &ChannelId, id: i64) -> Result<Option<SharedMessage>> {
+        let row = self.snapshot.get(&self.tables.ids, lookup::id_key(slot, id));
+        let Some(value) = row.map_err(read_error)? else {
+            return Ok(None);
+        };
+        // The seq may be one of another channel.
+        let message = self.message(slot, channel, lookup::decode_seq(&value)?)?;
+        Ok(message.filter(|message| message.id == id))
+    }
+
+    fn by_number(&self, slot: SlotId, channel: &ChannelId, number: &str) -> fjall::Iter {
+        let prefix = lookup::number_prefix(slot, channel, number);
+        self.snapshot.prefix(&self.tables.numbers, prefix)
+    }
+
+    /// The first of these that is what it seems to be.
+    fn first_with(
+        &self,
+        slot: SlotId,
+        channel: &ChannelId,
+        number: &str,
+        rows: impl Iterator<Item = fjall::Guard>,
+    ) -> Result<Option<SharedMessage>> {
+        for row in rows {
+            let seq = lookup::number_seq(&row.key().map_err(read_error)?)?;
+            let message = self.message(slot, channel, seq)?;
+            if message.as_ref().is_some_and(|message| &*message.client_msg_no == number) {
+                return Ok(message);
+            }
+        }
+        Ok(None)
     }
 
     fn digest(

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 
 use fjall::{
     CompressionType, Database, Keyspace, KeyspaceCreateOptions, KvSeparationOptions, PersistMode,
-    Snapshot,
+    Readable as _, Snapshot,
     config::{BlockSizePolicy, FilterPolicy},
 };
 use jindou_core::{
     id::{LogId, SlotId},
-    row::Persist,
+    row::{Persist, Row},
 };
 
 use super::StateOptions;
@@ -17,7 +17,7 @@ use crate::{
     error::{OpenError, StorageError},
     janitor::{Janitor, Watched},
     journal::{self, Unsynced},
-    keyspace::{self, RawRow, Table, install, message},
+    keyspace::{self, RawRow, Stored, Table, install, lookup, lookup::Lookups, message},
 };
 
 /// With one worker fjall deadlocks: it is both reader and writer of its bounded channel.
@@ -32,6 +32,8 @@ const JOURNAL_SIZE_MAX: u64 = 512 << 20;
 pub(super) struct Tables {
     tables: [Keyspace; Table::ALL.len()],
     pub(super) install: Keyspace,
+    pub(super) ids: Keyspace,
+    pub(super) numbers: Keyspace,
 }
 
 impl Tables {
@@ -76,6 +78,7 @@ pub(super) struct StateStore {
 #[derive(Default)]
 pub(super) struct Pending {
     messages: Vec<RawRow>,
+    lookups: Vec<Lookups>,
     others: BTreeMap<(Table, Vec<u8>), Option<Vec<u8>>>,
     applied: BTreeMap<SlotId, LogId>,
     size: u64,
@@ -86,6 +89,10 @@ impl Pending {
     pub(super) fn add(&mut self, persist: &Persist) -> Result<(), StorageError> {
         for row in &persist.rows {
             let raw = keyspace::encode(persist.slot, row)?;
+            if let Row::Message(message) = row {
+                self.lookups.push(Lookups::of(persist.slot, message));
+                self.size += LOOKUPS_SIZE;
+            }
             self.size += (raw.key.len() + raw.value.as_ref().map_or(0, Vec::len) + 32) as u64;
             if raw.table == Table::Message {
                 self.messages.push(raw);
@@ -136,8 +143,12 @@ impl StateStore {
         let Ok(tables) = tables.try_into() else {
             return Err(OpenError::Storage(StorageError::Closed));
         };
-        let tables =
-            Tables { tables, install: database.keyspace(install::NAME, plain).map_err(failed)? };
+        let tables = Tables {
+            tables,
+            install: database.keyspace(install::NAME, plain).map_err(failed)?,
+            ids: database.keyspace(lookup::ID_NAME, plain).map_err(failed)?,
+            numbers: database.keyspace(lookup::NUMBER_NAME, by_range).map_err(failed)?,
+        };
         let mut watched: Vec<Watched> = Table::ALL
             .into_iter()
             .map(|table| Watched {
@@ -157,13 +168,15 @@ impl StateStore {
                 },
             })
             .collect();
-        watched.push(Watched {
-            keyspace: tables.install.clone(),
+        watched.extend([&tables.install, &tables.ids, &tables.numbers].map(|keyspace| Watched {
+            keyspace: keyspace.clone(),
             memtable_size_max: options.memtable_size_max / 4,
-        });
+        }));
         let janitor = Janitor::start("state", database.clone(), watched, options.rest)
             .map_err(|source| OpenError::Thread { source })?;
-        Ok(Self { janitor, tables, database })
+        let store = Self { janitor, tables, database };
+        store.complete_lookups().map_err(OpenError::Storage)?;
+        Ok(store)
     }
 
     pub(super) fn tables(&self) -> &Tables {
@@ -182,6 +195,9 @@ impl StateStore {
             if let Some(value) = row.value {
                 batch.insert(self.tables.get(Table::Message), row.key, value);
             }
+        }
+        for lookups in pending.lookups {
+            self.tables.add_lookups(&mut batch, lookups);
         }
         let applied = pending
             .applied
@@ -218,16 +234,67 @@ impl StateStore {
     }
 }
 
+/// What the lookup rows of a message take, about.
+const LOOKUPS_SIZE: u64 = 100;
+/// Messages whose lookup rows are written at once when all of them are made.
+const COMPLETE_COUNT: usize = 10_000;
+
+impl Tables {
+    /// Adds the lookup rows of a message.
+    pub(super) fn add_lookups(&self, batch: &mut fjall::OwnedWriteBatch, lookups: Lookups) {
+        batch.insert(&self.ids, lookups.id_key, lookups.seq);
+        if let Some(key) = lookups.number_key {
+            batch.insert(&self.numbers, key, []);
+        }
+    }
+}
+
+impl StateStore {
+    /// Makes the lookup rows of all messages if that was never done.
+    fn complete_lookups(&self) -> Result<(), StorageError> {
+        let ids = &self.tables.ids;
+        if ids.get(lookup::COMPLETE).map_err(read_error)?.is_some() {
+            return Ok(());
+        }
+        let mut batch = self.database.batch();
+        let mut count = 0;
+        for row in self.snapshot().iter(self.tables.get(Table::Message)) {
+            let (key, value) = row.into_inner().map_err(read_error)?;
+            if let (slot, Stored::Row(Row::Message(message))) =
+                keyspace::decode(Table::Message, &key, &value)?
+            {
+                self.tables.add_lookups(&mut batch, Lookups::of(slot, &message));
+                count += 1;
+            }
+            if batch.len() >= COMPLETE_COUNT {
+                let full = std::mem::replace(&mut batch, self.database.batch());
+                let size = full.len() as u64 * LOOKUPS_SIZE;
+                self.commit_raw(full, size).map_err(read_error)?;
+            }
+        }
+        batch.insert(ids, lookup::COMPLETE, []);
+        let size = batch.len() as u64 * LOOKUPS_SIZE;
+        self.commit_raw(batch, size).map_err(read_error)?;
+        if count > 0 {
+            tracing::info!("{count} messages can be found by id and client number now");
+        }
+        Ok(())
+    }
+}
+
 /// Sealing memtables is the janitor's business, syncing the lane's.
 fn plain() -> KeyspaceCreateOptions {
     KeyspaceCreateOptions::default().manual_journal_persist(true).max_memtable_size(u64::MAX)
 }
 
+/// Read by range only, so filters are no use.
+fn by_range() -> KeyspaceCreateOptions {
+    plain().filter_policy(FilterPolicy::disabled())
+}
+
 fn of(table: Table) -> KeyspaceCreateOptions {
     match table {
-        // Read by range only, so filters are no use.
-        Table::Message => plain()
-            .filter_policy(FilterPolicy::disabled())
+        Table::Message => by_range()
             .data_block_size_policy(BlockSizePolicy::all(8 << 10))
             .with_kv_separation(Some(
                 KvSeparationOptions::default().separation_threshold(message::SEPARATED_SIZE_MIN),
@@ -237,7 +304,7 @@ fn of(table: Table) -> KeyspaceCreateOptions {
         | Table::Dedupe
         | Table::Outbox
         | Table::Received
-        | Table::Cluster => plain().filter_policy(FilterPolicy::disabled()),
+        | Table::Cluster => by_range(),
         Table::Sent | Table::Channel | Table::Device | Table::Applied => plain(),
     }
 }

@@ -7,7 +7,7 @@ use jindou_core::{
     effect::Outbox,
     id::{ChannelId, LogId, ShardId, SlotId},
     message::{Message, SharedMessage},
-    row::{DigestQuery, Persist, Read, Row, Rows},
+    row::{DigestQuery, Persist, Read, Row, Rows, Sought},
 };
 use proptest::prelude::*;
 
@@ -15,7 +15,7 @@ use super::{Client, no_failure, opened, snapshot};
 use crate::{
     Completion, MemoryState, Outcome, StateLane, StateOptions, StateStorage, StorageError,
     completions,
-    testing::{any_channel, any_name, any_row},
+    testing::{any_channel, any_name, any_number, any_row},
 };
 
 fn options(path: &Path) -> StateOptions {
@@ -167,6 +167,68 @@ fn digests_tell_what_a_conversation_shows() {
             .collect();
         let expected = [(9, 9, vec![9, 8]), (9, 9, vec![9]), (9, 9, vec![]), (0, 0, vec![])];
         assert_eq!(seen, expected);
+    });
+}
+
+fn find(
+    state: &dyn StateStorage,
+    client: &Client,
+    channel: ChannelId,
+    sought: Vec<Sought>,
+) -> Vec<Option<u64>> {
+    state.read(SLOT, Read::Find { channel, sought }, client.done());
+    let Rows::Found(found) = rows(client) else { panic!("nothing found") };
+    found.into_iter().map(|message| message.map(|m| m.seq)).collect()
+}
+
+#[test]
+fn single_messages_are_found_in_their_channel_only() {
+    on_both(|state, client| {
+        let mut stored: Vec<Row> = (1..=9).map(|seq| Row::Message(message(seq, 5))).collect();
+        let again = Message { client_msg_no: "no-3".into(), ..(*message(10, 5)).clone() };
+        stored.push(Row::Message(again.into()));
+        let silent = Message { client_msg_no: "".into(), ..(*message(11, 5)).clone() };
+        stored.push(Row::Message(silent.into()));
+        let other = ChannelId::new("h", 2);
+        let elsewhere = Message { channel: other.clone(), id: 1, ..(*message(2, 5)).clone() };
+        stored.push(Row::Message(elsewhere.into()));
+        state.persist(persist(SLOT, 1, stored), &client.sender);
+        let sought = || {
+            vec![
+                Sought::Seq(4),
+                Sought::Seq(12),
+                Sought::Id(2_000),
+                Sought::Id(1),
+                Sought::Id(-5),
+                Sought::Newest("no-3".into()),
+                Sought::Oldest("no-3".into()),
+                Sought::Newest("no-99".into()),
+            ]
+        };
+        let found = find(state, client, group(), sought());
+        let expected = [Some(4), None, Some(2), None, None, Some(10), Some(3), None];
+        assert_eq!(found, expected);
+        let found = find(state, client, other.clone(), sought());
+        assert_eq!(found, [None, None, None, Some(2), None, None, None, None]);
+        // They come along with a snapshot, and go with the rows of before.
+        let chunks = chunks(state, client, SLOT);
+        state.persist(persist(SLOT, 2, vec![Row::Message(message(12, 5))]), &client.sender);
+        assert_eq!(find(state, client, group(), vec![Sought::Id(12_000)]), [Some(12)]);
+        install(state, client, SLOT, &chunks).unwrap();
+        assert_eq!(find(state, client, group(), vec![Sought::Id(12_000)]), [None]);
+        assert_eq!(find(state, client, group(), sought()), expected);
+    });
+}
+
+#[test]
+fn an_answer_with_single_messages_ends_at_16_mib() {
+    on_both(|state, client| {
+        for seq in 1..=20 {
+            let rows = vec![Row::Message(message(seq, 1_000_000))];
+            state.persist(persist(SLOT, seq, rows), &client.sender);
+        }
+        let sought = (0..=20).map(Sought::Seq).collect();
+        assert_eq!(find(state, client, group(), sought).len(), 17);
     });
 }
 
@@ -395,6 +457,16 @@ enum Op {
     Reopen,
 }
 
+fn any_sought() -> impl Strategy<Value = Sought> {
+    let number = || any_number().prop_filter("empty", |number| !number.is_empty());
+    prop_oneof![
+        (0u64..25).prop_map(Sought::Seq),
+        any::<i64>().prop_map(Sought::Id),
+        number().prop_map(Sought::Newest),
+        number().prop_map(Sought::Oldest),
+    ]
+}
+
 fn any_read() -> impl Strategy<Value = Read> {
     let count = || prop_oneof![Just(usize::MAX), 0usize..5];
     let query = (any_channel(), 0u64..20, count())
@@ -413,6 +485,8 @@ fn any_read() -> impl Strategy<Value = Read> {
         ),
         (any_name(), prop::collection::vec(query, 0..4))
             .prop_map(|(uid, items)| Read::Digests { uid, items }),
+        (any_channel(), prop::collection::vec(any_sought(), 0..4))
+            .prop_map(|(channel, sought)| Read::Find { channel, sought }),
     ]
 }
 
