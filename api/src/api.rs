@@ -1,22 +1,26 @@
 //! From a request to its answer: the order of checks that every path shares (http-api.md §1.2).
 
+use std::net::IpAddr;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use serde::Serialize;
 
 use crate::{
-    answer::Answer,
-    channel, cluster, connection, conversation, health, history,
+    answer::{Answer, Refusal},
+    channel, cluster, connection, conversation, docs, health, history,
     http::{HttpRequest, HttpResponse},
-    list, lookup, message, metrics,
+    json::to_json,
+    list, lookup,
+    manager::{self, Refused, Rights, client_ip},
+    message, metrics, migrate,
     node::Node,
+    plugin,
     query::{Query, decode_path},
     route,
     routes::{Found, Handler, Params, Routes},
     settings::ApiSettings,
     system_accounts, user, varz,
 };
-
-/// The header that carries `managerToken`.
-const TOKEN: HeaderName = HeaderName::from_static("token");
 
 /// The API of a node, as one shard serves it. Cheap to hold per shard; not `Send`.
 ///
@@ -30,6 +34,7 @@ pub struct Api<N: Node> {
     pub(crate) node: N,
     pub(crate) settings: ApiSettings,
     routes: Routes,
+    rights: Rights,
 }
 
 /// A request whose path is found, with what the handlers read from it.
@@ -37,17 +42,30 @@ pub(crate) struct Call {
     pub(crate) params: Params,
     pub(crate) query: Query,
     pub(crate) body: bytes::Bytes,
-    /// Whether the caller has shown the manager token or sits on this machine.
-    pub(crate) is_trusted: bool,
+    /// Where it comes from, gateways left out.
+    pub(crate) client: IpAddr,
 }
 
-/// Series for the manager's pages, which a Prometheus server keeps.
-const SERIES: [&str; 3] = ["/metrics/app", "/metrics/cluster", "/metrics/system"];
+/// What the manager port serves without a log-in: the way in, its pages, and what Prometheus reads.
+fn is_open(path: &str) -> bool {
+    const FOLDERS: [&str; 3] = ["/manager/login", "/web", "/metrics"];
+
+    FOLDERS.iter().any(|folder| {
+        path.strip_prefix(folder).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
 
 impl<N: Node> Api<N> {
     /// An API over a shard.
     pub fn new(node: N, settings: ApiSettings) -> Self {
-        Self { node, settings, routes: Routes::new() }
+        let mut routes = Routes::new();
+        if settings.stress_on {
+            routes = routes.with_stress();
+        }
+        if settings.profiling_on {
+            routes = routes.with_profiling();
+        }
+        Self { node, settings, routes, rights: Rights::new() }
     }
 
     /// Answers a request on the API port (5001).
@@ -62,7 +80,14 @@ impl<N: Node> Api<N> {
         let mut response = if request.method == Method::OPTIONS {
             HttpResponse::empty(StatusCode::NO_CONTENT)
         } else {
-            self.answer(found, &path, request).await
+            let query = Query::parse(&request.query);
+            let caller = self.caller(&request, &query).await;
+            let users = &self.settings.login.users;
+            if self.rights.allow(&caller, users, &request.method, &path) {
+                self.answer(found, &path, query, request).await
+            } else {
+                Refusal::NoRight.into_response()
+            }
         };
         allow_origins(&mut response.headers);
         response
@@ -75,43 +100,45 @@ impl<N: Node> Api<N> {
         };
         let mut response = if request.method == Method::OPTIONS {
             HttpResponse::empty(StatusCode::NO_CONTENT)
-        } else if path == "/metrics" && request.method == Method::GET {
-            metrics::metrics(self).await
-        } else if request.method == Method::GET && SERIES.contains(&&*path) {
-            // What Prometheus has kept; without one there is nothing (operations.md §2.5.6).
-            HttpResponse::json(StatusCode::OK, "[]".into())
-        } else if self.routes.is_managers(&request.method, &path) {
-            not_implemented()
         } else {
-            HttpResponse::not_found()
+            self.answer_manager(&path, request).await
         };
         allow_origins(&mut response.headers);
         response
     }
 
+    async fn answer_manager(&self, path: &str, request: HttpRequest) -> HttpResponse {
+        let query = Query::parse(&request.query);
+        let found = self.routes.find_manager(&request.method, path);
+        if is_open(path) {
+            return self.answer(found, path, query, request).await;
+        }
+        let caller = match self.manager_caller(&request, &query).await {
+            Ok(caller) => caller,
+            Err(refused) => return unknown_caller(refused),
+        };
+        let users = &self.settings.login.users;
+        if found != Found::Nothing
+            && !self.rights.allow_manager(&caller, users, &request.method, path)
+        {
+            return Refusal::NoRight.into_response();
+        }
+        self.answer(found, path, query, request).await
+    }
+
     /// Whether the manager token allows the request. Health checks pass without it, so that a
     /// container's check works (operations.md §2.1).
     fn may_pass(&self, headers: &HeaderMap, found: &Found) -> bool {
-        let wanted = &self.settings.manager_token;
-        if wanted.trim().is_empty() || found.is_health() {
-            return true;
-        }
-        let given = headers.get(TOKEN).map_or(&b""[..], HeaderValue::as_bytes);
-        same_secret(given, wanted.as_bytes())
+        !self.wants_manager_token() || found.is_health() || self.shows_manager_token(headers)
     }
 
-    /// Whether a request that may pass comes from who runs this node. Without a manager token that
-    /// is a program on the same machine; not a page in its browser, and not a gateway there that
-    /// speaks for others.
-    fn is_trusted(&self, request: &HttpRequest) -> bool {
-        const FOR_OTHERS: [&str; 4] = ["origin", "forwarded", "x-forwarded-for", "x-real-ip"];
-
-        !self.settings.manager_token.trim().is_empty()
-            || request.peer.ip().to_canonical().is_loopback()
-                && !FOR_OTHERS.iter().any(|name| request.headers.contains_key(*name))
-    }
-
-    async fn answer(&self, found: Found, path: &str, request: HttpRequest) -> HttpResponse {
+    async fn answer(
+        &self,
+        found: Found,
+        path: &str,
+        query: Query,
+        request: HttpRequest,
+    ) -> HttpResponse {
         match found {
             Found::Nothing => HttpResponse::not_found(),
             Found::NotYet => not_implemented(),
@@ -128,14 +155,10 @@ impl<N: Node> Api<N> {
                 };
                 HttpResponse::redirect(status, &place)
             }
+            Found::Handler(Handler::Page, _) => manager::page(path),
             Found::Handler(handler, params) => {
-                debug_assert!(path.starts_with('/'));
-                let call = Call {
-                    params,
-                    query: Query::parse(&request.query),
-                    is_trusted: self.is_trusted(&request),
-                    body: request.body,
-                };
+                let client = client_ip(&request, &self.settings.login.trusted_proxies);
+                let call = Call { params, query, client, body: request.body };
                 match self.dispatch(handler, &call).await {
                     Ok(response) => response,
                     Err(refusal) => refusal.into_response(),
@@ -186,6 +209,14 @@ impl<N: Node> Api<N> {
             Handler::ConversationChannels => conversation::channels(self, call).await,
             Handler::SyncByChannels => conversation::sync_by_channels(self, call).await,
             Handler::Cluster(route) => cluster::answer(self, call, route).await,
+            Handler::Login => manager::login(self, call).await,
+            Handler::Metrics => Ok(metrics::metrics(self).await),
+            // What Prometheus has kept; without one there is nothing (operations.md §2.5.6).
+            Handler::Series => Ok(HttpResponse::json(StatusCode::OK, "[]".into())),
+            Handler::Page => Ok(manager::page("/web/")),
+            Handler::MigrateResult => migrate::result(),
+            Handler::Docs(page) => docs::answer(self, page),
+            Handler::Plugins => plugin::plugins(),
         }
     }
 }
@@ -207,10 +238,14 @@ fn bad_request() -> HttpResponse {
     )
 }
 
-/// Compares without telling by its duration how much was right.
-fn same_secret(given: &[u8], wanted: &[u8]) -> bool {
-    given.len() == wanted.len()
-        && given.iter().zip(wanted).fold(0, |differ, (a, b)| differ | (a ^ b)) == 0
+/// What the manager port answers to who is not known (http-api.md §18).
+fn unknown_caller(refused: Refused) -> HttpResponse {
+    #[derive(Serialize)]
+    struct Body {
+        error: String,
+    }
+
+    HttpResponse::json(StatusCode::UNAUTHORIZED, to_json(&Body { error: refused.to_string() }))
 }
 
 /// The headers that let a browser's page of any origin call the API.

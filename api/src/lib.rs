@@ -6,8 +6,8 @@
 //! leaves as data ([`HttpResponse`]).
 //!
 //! ```text
-//!   HttpRequest ─► token ─► route ─► body ─► Request(s) ─► Node::ask ─► Reply ─► HttpResponse
-//!                  api.rs   routes.rs json/   a file per resource                 answer.rs
+//!   HttpRequest ─► caller ─► route ─► body ─► Request(s) ─► Node::ask ─► Reply ─► HttpResponse
+//!                  manager/  routes.rs json/   a file per resource                 answer.rs
 //! ```
 //!
 //! A change is answered after its entry is committed and applied (G1, G7); a time-out is answered
@@ -19,6 +19,7 @@ mod channel;
 mod cluster;
 mod connection;
 mod conversation;
+mod docs;
 mod figures;
 mod health;
 mod history;
@@ -27,13 +28,17 @@ mod ids;
 mod json;
 mod list;
 mod lookup;
+mod manager;
 mod message;
 mod message_json;
 mod metrics;
+mod migrate;
 mod node;
+mod plugin;
 mod query;
 mod route;
 mod routes;
+mod secret;
 mod settings;
 mod system_accounts;
 mod time;
@@ -51,6 +56,8 @@ pub use self::{
     figures::{ClusterFigures, GroupFigures, PeerFigures},
     http::{HttpRequest, HttpResponse},
     json::fuzz_body,
+    manager::{Attempts, LoginSettings, ManagerUser, Right},
     node::{Check, Fault, Health, Io, Node, Process},
+    secret::Secret,
     settings::{Addresses, ApiSettings, Version},
 };

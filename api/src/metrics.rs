@@ -207,7 +207,8 @@ pub(crate) async fn metrics<N: Node>(api: &Api<N>) -> HttpResponse {
         Err(text) => return HttpResponse::text(StatusCode::SERVICE_UNAVAILABLE, TEXT, text),
     };
     let (io, process) = (api.node.io(), api.node.process());
-    match render(&shards, &figures, &io, &process, &api.settings.version.version) {
+    let logins = api.settings.login.attempts.counts();
+    match render(&shards, &figures, &io, &process, logins, &api.settings.version.version) {
         Ok(text) => HttpResponse::text(StatusCode::OK, TEXT, text),
         Err(error) => {
             HttpResponse::text(StatusCode::INTERNAL_SERVER_ERROR, TEXT, error.to_string())
@@ -220,6 +221,7 @@ fn render(
     figures: &ClusterFigures,
     io: &[Io],
     process: &Process,
+    (logins_failed, logins_limited): (u64, u64),
     version: &str,
 ) -> prometheus::Result<Vec<u8>> {
     let page = Page { registry: Registry::new() };
@@ -245,6 +247,13 @@ fn render(
         page.put_by_shard(name, *kind, help, io.iter().map(value))?;
     }
     cluster::put(&page, figures)?;
+    let logins = [
+        ("jindou_manager_logins_failed_total", logins_failed, "Log-ins with a wrong password."),
+        ("jindou_manager_logins_limited_total", logins_limited, "Log-ins refused unseen."),
+    ];
+    for (name, value, help) in logins {
+        page.put(Opts::new(name, help), Counter, value)?;
+    }
     let driver = if process.io_uring { "io_uring" } else { "epoll" };
     page.put(
         Opts::new("jindou_driver", "How shards wait for sockets.").const_label("kind", driver),

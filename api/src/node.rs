@@ -10,6 +10,7 @@ use jindou_core::{
 use crate::{
     cluster::{ClusterChange, ClusterView, ReplicaView},
     figures::ClusterFigures,
+    secret::Secret,
 };
 
 /// A handle of the shard that serves an HTTP connection. Not `Send`: it lives and is used on that
@@ -45,6 +46,9 @@ pub trait Node {
     /// no error. An error is a text for the operator: why it is refused, or that it is not known
     /// whether it took effect.
     fn change_cluster(&self, change: ClusterChange) -> LocalBoxFuture<'_, Result<(), String>>;
+    /// The key that signs log-ins of managers: drawn once by the cluster and the same at all its
+    /// nodes. An error is a text for the operator: no majority has answered yet.
+    fn login_key(&self) -> LocalBoxFuture<'_, Result<Secret, String>>;
 }
 
 /// Why /health is red. The first four texts are v2's.

@@ -5,7 +5,7 @@ use http::Method;
 use jindou_core::channel_info::ListChange;
 use matchit::Router;
 
-use crate::cluster::ClusterRoute;
+use crate::{cluster::ClusterRoute, docs::DocsPage};
 
 /// What answers a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +50,13 @@ pub(crate) enum Handler {
     ConversationChannels,
     SyncByChannels,
     Cluster(ClusterRoute),
+    Login,
+    Metrics,
+    Series,
+    Page,
+    MigrateResult,
+    Docs(DocsPage),
+    Plugins,
 }
 
 /// What a path says where its pattern has a name, such as `id`.
@@ -94,14 +101,16 @@ const SERVED_GET: &[(&str, Handler)] = &[
     ("/healthz", Handler::Alive),
     ("/readyz", Handler::Ready),
     ("/route", Handler::Route),
-    ("/connz", Handler::Connz),
-    ("/varz", Handler::Varz),
-    ("/varz/setting", Handler::VarzSetting),
     ("/user/systemuids", Handler::SystemUids),
     ("/message/byclientmsgno", Handler::MessageByNumber),
     ("/channel/whitelist", Handler::ReadWhitelist),
     ("/channel/max_message_seq", Handler::MaxMessageSeq),
     ("/channel/last_message", Handler::LastMessage),
+    ("/migrate/result", Handler::MigrateResult),
+    ("/docs", Handler::Docs(DocsPage::Index)),
+    ("/docs/", Handler::Docs(DocsPage::Folder)),
+    ("/docs/openapi.json", Handler::Docs(DocsPage::OpenApi)),
+    ("/docs/health", Handler::Docs(DocsPage::Health)),
 ];
 
 const SERVED_POST: &[(&str, Handler)] = &[
@@ -113,8 +122,6 @@ const SERVED_POST: &[(&str, Handler)] = &[
     ("/user/systemuids_remove_from_cache", Handler::CacheSystemUids),
     ("/user/device_quit", Handler::DeviceQuit),
     ("/user/onlinestatus", Handler::OnlineStatus),
-    ("/conn/remove", Handler::ConnRemove),
-    ("/conn/kick", Handler::ConnKick),
     ("/channel", Handler::Channel),
     ("/channel/info", Handler::ChannelInfo),
     ("/channel/delete", Handler::ChannelDelete),
@@ -142,8 +149,12 @@ const SERVED_POST: &[(&str, Handler)] = &[
     ("/conversation/syncByChannels", Handler::SyncByChannels),
 ];
 
-/// Paths that both ports have; the manager's waits for its login.
+/// Paths that both ports have.
 const SERVED_SHARED_GET: &[(&str, Handler)] = &[
+    ("/connz", Handler::Connz),
+    ("/varz", Handler::Varz),
+    ("/varz/setting", Handler::VarzSetting),
+    ("/plugins", Handler::Plugins),
     ("/cluster/nodes", Handler::Cluster(ClusterRoute::Nodes)),
     ("/cluster/node", Handler::Cluster(ClusterRoute::Node)),
     ("/cluster/simpleNodes", Handler::Cluster(ClusterRoute::SimpleNodes)),
@@ -156,8 +167,12 @@ const SERVED_SHARED_GET: &[(&str, Handler)] = &[
     ("/cluster/devtools/checkLogConflict", Handler::Cluster(ClusterRoute::CheckLogConflict)),
 ];
 
-/// As [`SERVED_SHARED_GET`]; the last three are not v2's.
+/// As [`SERVED_SHARED_GET`]; the last three are not v2's. Each names the right that it asks for in
+/// `manager/rights.rs`.
 const SERVED_SHARED_POST: &[(&str, Handler)] = &[
+    ("/manager/login", Handler::Login),
+    ("/conn/remove", Handler::ConnRemove),
+    ("/conn/kick", Handler::ConnKick),
     ("/cluster/slots/{id}/migrate", Handler::Cluster(ClusterRoute::Migrate)),
     ("/cluster/slots/{id}/election", Handler::Cluster(ClusterRoute::Elect)),
     ("/cluster/nodes/{id}/remove", Handler::Cluster(ClusterRoute::Remove)),
@@ -166,9 +181,6 @@ const SERVED_SHARED_POST: &[(&str, Handler)] = &[
 ];
 
 /// Paths of v2's API port that wait for later work.
-const LATER_GET: &[&str] =
-    &["/migrate/result", "/docs", "/docs/", "/docs/openapi.json", "/docs/health"];
-
 const LATER_POST: &[&str] = &[
     "/user/update_plugin_no",
     "/tmpchannel/subscriber_set",
@@ -181,11 +193,8 @@ const LATER_POST: &[&str] = &[
 
 /// Paths that both ports have and that wait for later work.
 const LATER_SHARED_GET: &[&str] = &[
-    "/stress/infoList",
-    "/stress/templates",
     "/tag",
     "/tags",
-    "/plugins",
     "/plugin/bind",
     "/cluster/nodes/{id}/channels",
     "/cluster/messages",
@@ -203,12 +212,6 @@ const LATER_SHARED_GET: &[&str] = &[
 ];
 
 const LATER_SHARED_POST: &[&str] = &[
-    "/manager/login",
-    "/stress/add",
-    "/stress/remove",
-    "/stress/start",
-    "/stress/stop",
-    "/stress/report",
     "/tag/remove",
     "/pluginconfig/{plugin}",
     "/plugin/bind",
@@ -224,18 +227,24 @@ const LATER_SHARED_POST: &[&str] = &[
 /// Paths for any method.
 const LATER_SHARED_ANY: &[&str] = &["/plugins/{plugin}/", "/plugins/{plugin}/{*path}"];
 
-/// Paths that only the manager port has, besides those served.
-const LATER_MANAGER_GET: &[&str] =
-    &["/metrics/app", "/metrics/cluster", "/metrics/system", "/web", "/web/", "/web/{*path}"];
-
-/// Other handlers that the manager port has too, not served there before its login is.
-const SHARED_HANDLERS: &[(bool, &str)] = &[
-    (false, "/connz"),
-    (false, "/varz"),
-    (false, "/varz/setting"),
-    (true, "/conn/remove"),
-    (true, "/conn/kick"),
+/// Paths that only the manager port has.
+const SERVED_MANAGER_GET: &[(&str, Handler)] = &[
+    ("/metrics", Handler::Metrics),
+    ("/metrics/app", Handler::Series),
+    ("/metrics/cluster", Handler::Series),
+    ("/metrics/system", Handler::Series),
+    ("/web", Handler::Page),
+    ("/web/", Handler::Page),
+    ("/web/{*path}", Handler::Page),
 ];
+
+/// Paths of both ports that are there only with `stress`, and wait for later work.
+const STRESS_GET: &[&str] = &["/stress/infoList", "/stress/templates"];
+const STRESS_POST: &[&str] =
+    &["/stress/add", "/stress/remove", "/stress/start", "/stress/stop", "/stress/report"];
+
+/// Paths of the API port that are there only with `pprofOn`, and wait for later work.
+const PROFILING_GET: &[&str] = &["/debug/pprof", "/debug/pprof/", "/debug/pprof/{*path}"];
 
 /// What stands behind a pattern.
 #[derive(Clone, Copy, Debug)]
@@ -266,46 +275,73 @@ impl Routes {
             manager_get: Table::new(),
             manager_post: Table::new(),
         };
-        for (path, handler) in SERVED_GET.iter().chain(SERVED_SHARED_GET) {
+        for (path, handler) in SERVED_GET {
             put(&mut routes.get, path, Behind::Handler(*handler));
         }
-        for (path, handler) in SERVED_POST.iter().chain(SERVED_SHARED_POST) {
+        for (path, handler) in SERVED_POST {
             put(&mut routes.post, path, Behind::Handler(*handler));
         }
-        for (path, _) in SERVED_SHARED_GET {
-            put(&mut routes.manager_get, path, Behind::NotYet);
+        for (path, handler) in SERVED_SHARED_GET {
+            put(&mut routes.get, path, Behind::Handler(*handler));
+            put(&mut routes.manager_get, path, Behind::Handler(*handler));
         }
-        for (path, _) in SERVED_SHARED_POST {
-            put(&mut routes.manager_post, path, Behind::NotYet);
+        for (path, handler) in SERVED_SHARED_POST {
+            put(&mut routes.post, path, Behind::Handler(*handler));
+            put(&mut routes.manager_post, path, Behind::Handler(*handler));
         }
-        for path in LATER_GET.iter().chain(LATER_SHARED_GET) {
-            put(&mut routes.get, path, Behind::NotYet);
+        for (path, handler) in SERVED_MANAGER_GET {
+            put(&mut routes.manager_get, path, Behind::Handler(*handler));
         }
-        for path in LATER_POST.iter().chain(LATER_SHARED_POST) {
+        for path in LATER_POST {
             put(&mut routes.post, path, Behind::NotYet);
         }
+        routes.later_shared(LATER_SHARED_GET, LATER_SHARED_POST);
         for path in LATER_SHARED_ANY {
             put(&mut routes.any, path, Behind::NotYet);
-        }
-        for path in LATER_MANAGER_GET.iter().chain(LATER_SHARED_GET) {
-            put(&mut routes.manager_get, path, Behind::NotYet);
-        }
-        for path in LATER_SHARED_POST {
-            put(&mut routes.manager_post, path, Behind::NotYet);
-        }
-        for (is_post, path) in SHARED_HANDLERS {
-            let table = if *is_post { &mut routes.manager_post } else { &mut routes.manager_get };
-            put(table, path, Behind::NotYet);
         }
         routes
     }
 
+    /// With the routes of `stress`.
+    pub(crate) fn with_stress(mut self) -> Self {
+        self.later_shared(STRESS_GET, STRESS_POST);
+        self
+    }
+
+    /// With the routes of `pprofOn`.
+    pub(crate) fn with_profiling(mut self) -> Self {
+        for path in PROFILING_GET {
+            put(&mut self.get, path, Behind::NotYet);
+        }
+        self
+    }
+
+    fn later_shared(&mut self, get: &[&str], post: &[&str]) {
+        for path in get {
+            put(&mut self.get, path, Behind::NotYet);
+            put(&mut self.manager_get, path, Behind::NotYet);
+        }
+        for path in post {
+            put(&mut self.post, path, Behind::NotYet);
+            put(&mut self.manager_post, path, Behind::NotYet);
+        }
+    }
+
     /// What a decoded path of the API port leads to.
     pub(crate) fn find(&self, method: &Method, path: &str) -> Found {
+        self.look_up(&self.get, &self.post, method, path)
+    }
+
+    /// What a decoded path of the manager port leads to.
+    pub(crate) fn find_manager(&self, method: &Method, path: &str) -> Found {
+        self.look_up(&self.manager_get, &self.manager_post, method, path)
+    }
+
+    fn look_up(&self, get: &Table, post: &Table, method: &Method, path: &str) -> Found {
         let table = if method == Method::GET {
-            &self.get
+            get
         } else if method == Method::POST {
-            &self.post
+            post
         } else {
             &self.any
         };
@@ -328,18 +364,13 @@ impl Routes {
             Err(_) => Found::Nothing,
         }
     }
+}
 
-    /// Whether the manager port has this decoded path.
-    pub(crate) fn is_managers(&self, method: &Method, path: &str) -> bool {
-        let table = if method == Method::GET {
-            &self.manager_get
-        } else if method == Method::POST {
-            &self.manager_post
-        } else {
-            &self.any
-        };
-        table.at(path).is_ok() || self.any.at(path).is_ok()
-    }
+/// The patterns of the API port that are served, with their methods, for its documentation.
+pub(crate) fn served() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let get = SERVED_GET.iter().chain(SERVED_SHARED_GET).map(|(path, _)| ("get", *path));
+    let post = SERVED_POST.iter().chain(SERVED_SHARED_POST).map(|(path, _)| ("post", *path));
+    get.chain(post)
 }
 
 /// Adds a path. All paths are constants of this file.
@@ -366,6 +397,7 @@ fn encode_path(path: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::manager::Rights;
 
     /// What a pattern that is taken for a path holds at its name.
     fn id_of(pattern: &str) -> &str {
@@ -392,16 +424,17 @@ mod tests {
                 panic!("{path} is not found");
             };
             assert_eq!((found, params.text("id")), (*handler, id_of(path)));
-            assert!(routes.is_managers(&Method::GET, path));
+            assert_eq!(routes.find_manager(&Method::GET, path), Found::Handler(found, params));
         }
         for (path, handler) in SERVED_SHARED_POST {
             let Found::Handler(found, params) = routes.find(&Method::POST, path) else {
                 panic!("{path} is not found");
             };
             assert_eq!((found, params.text("id")), (*handler, id_of(path)));
-            assert!(routes.is_managers(&Method::POST, path));
+            assert_eq!(routes.find_manager(&Method::POST, path), Found::Handler(found, params));
+            assert!(Rights::names(path), "{path} names no right");
         }
-        for path in LATER_GET.iter().chain(LATER_SHARED_GET) {
+        for path in LATER_SHARED_GET {
             assert_eq!(routes.find(&Method::GET, path), Found::NotYet, "{path}");
         }
         for path in LATER_POST.iter().chain(LATER_SHARED_POST) {
@@ -420,7 +453,6 @@ mod tests {
         assert_eq!(find(Method::GET, "/health/"), to("/health"));
         assert_eq!(find(Method::POST, "/user/token/"), to("/user/token"));
         assert_eq!(find(Method::GET, "/user/token/"), Found::Nothing);
-        assert_eq!(find(Method::GET, "/docs/"), Found::NotYet);
         assert_eq!(find(Method::GET, "/"), Found::Nothing);
         assert_eq!(find(Method::GET, "//health"), Found::Nothing);
         assert_eq!(
@@ -452,11 +484,58 @@ mod tests {
     #[test]
     fn the_manager_port_has_its_own_paths() {
         let routes = Routes::new();
-        assert!(routes.is_managers(&Method::GET, "/metrics/app"));
-        assert!(routes.is_managers(&Method::GET, "/web/assets/a.js"));
-        assert!(routes.is_managers(&Method::GET, "/connz"));
-        assert!(routes.is_managers(&Method::POST, "/conn/kick"));
-        assert!(!routes.is_managers(&Method::POST, "/message/send"));
-        assert!(!routes.is_managers(&Method::GET, "/nope"));
+        let find = |method, path| routes.find_manager(&method, path);
+        for (path, handler) in SERVED_MANAGER_GET.iter().filter(|(path, _)| !path.contains('{')) {
+            assert_eq!(
+                find(Method::GET, path),
+                Found::Handler(*handler, Params::default()),
+                "{path}"
+            );
+            assert_eq!(routes.find(&Method::GET, path), Found::Nothing, "{path}");
+        }
+        let Found::Handler(Handler::Page, _) = find(Method::GET, "/web/assets/a.js") else {
+            panic!("a page below /web is not found");
+        };
+        for path in LATER_SHARED_GET {
+            assert_eq!(find(Method::GET, path), Found::NotYet, "{path}");
+        }
+        for path in LATER_SHARED_POST {
+            assert_eq!(find(Method::POST, path), Found::NotYet, "{path}");
+            assert!(Rights::names(path), "{path} names no right");
+        }
+        for (method, path) in [
+            (Method::POST, "/message/send"),
+            (Method::POST, "/user/token"),
+            (Method::GET, "/health"),
+            (Method::GET, "/docs"),
+            (Method::GET, "/nope"),
+            (Method::GET, "/"),
+            (Method::GET, "/manager/login"),
+            (Method::POST, "/metrics"),
+        ] {
+            assert_eq!(find(method, path), Found::Nothing, "{path}");
+        }
+    }
+
+    #[test]
+    fn stress_and_profiling_are_there_when_switched_on() {
+        let off = Routes::new();
+        let on = Routes::new().with_stress().with_profiling();
+        for path in STRESS_GET {
+            assert_eq!(off.find(&Method::GET, path), Found::Nothing, "{path}");
+            assert_eq!(off.find_manager(&Method::GET, path), Found::Nothing, "{path}");
+            assert_eq!(on.find(&Method::GET, path), Found::NotYet, "{path}");
+            assert_eq!(on.find_manager(&Method::GET, path), Found::NotYet, "{path}");
+        }
+        for path in STRESS_POST {
+            assert_eq!(off.find(&Method::POST, path), Found::Nothing, "{path}");
+            assert_eq!(on.find_manager(&Method::POST, path), Found::NotYet, "{path}");
+            assert!(Rights::names(path), "{path} names no right");
+        }
+        for path in ["/debug/pprof/", "/debug/pprof/heap"] {
+            assert_eq!(off.find(&Method::GET, path), Found::Nothing, "{path}");
+            assert_eq!(on.find(&Method::GET, path), Found::NotYet, "{path}");
+            assert_eq!(on.find_manager(&Method::GET, path), Found::Nothing, "{path}");
+        }
     }
 }

@@ -2,6 +2,8 @@
 
 use jindou_core::id::NodeId;
 
+use crate::manager::LoginSettings;
+
 /// Where clients find this node (operations.md §1.4, external).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Addresses {
@@ -76,6 +78,12 @@ pub struct ApiSettings {
     pub trace_on: bool,
     /// `logger.loki.url` is set.
     pub loki_on: bool,
+    /// `pprofOn`.
+    pub profiling_on: bool,
+    /// `mode` is `release`: the documentation is shut.
+    pub release: bool,
+    /// Log-ins of manager users.
+    pub login: LoginSettings,
 }
 
 impl Default for ApiSettings {
@@ -96,6 +104,9 @@ impl Default for ApiSettings {
             stress_on: false,
             trace_on: false,
             loki_on: false,
+            profiling_on: false,
+            release: false,
+            login: LoginSettings::default(),
         }
     }
 }

@@ -21,7 +21,7 @@ use jindou_core::{
 
 use crate::{
     Api, ApiSettings, ClusterChange, ClusterFigures, ClusterView, Health, HttpRequest,
-    HttpResponse, Io, Node, Process, ReplicaView,
+    HttpResponse, Io, Node, Process, ReplicaView, Secret,
 };
 
 /// Answers each question by a function, or from a queue, and remembers what was asked.
@@ -40,6 +40,8 @@ pub(crate) struct FakeNode {
     pub(crate) change: Result<(), String>,
     /// The changes of the cluster that it was asked for.
     pub(crate) changes: RefCell<Vec<ClusterChange>>,
+    /// The key of log-ins.
+    pub(crate) login_key: Result<Secret, String>,
     script: Script,
     asked: RefCell<Vec<(Target, String)>>,
 }
@@ -105,6 +107,10 @@ impl Node for Rc<FakeNode> {
         self.changes.borrow_mut().push(change);
         async { self.change.clone() }.boxed_local()
     }
+
+    fn login_key(&self) -> LocalBoxFuture<'_, Result<Secret, String>> {
+        async { self.login_key.clone() }.boxed_local()
+    }
 }
 
 /// An API over a scripted node.
@@ -154,6 +160,7 @@ impl Fixture {
             replicas: Ok(Vec::new()),
             change: Ok(()),
             changes: RefCell::default(),
+            login_key: Ok(Secret::new("drawn")),
             script,
             asked: RefCell::default(),
         };
@@ -188,7 +195,18 @@ impl Fixture {
 
     /// Calls the manager port.
     pub(crate) fn call_manager(&self, method: &str, target: &str) -> HttpResponse {
-        block_on(self.api.handle_manager(request(method, target, "", HeaderMap::new())))
+        self.call_manager_with(method, target, "", HeaderMap::new())
+    }
+
+    /// As [`Self::call_manager`], with a body and headers.
+    pub(crate) fn call_manager_with(
+        &self,
+        method: &str,
+        target: &str,
+        body: &str,
+        headers: HeaderMap,
+    ) -> HttpResponse {
+        block_on(self.api.handle_manager(request(method, target, body, headers)))
     }
 
     /// What a GET answers: status and body.

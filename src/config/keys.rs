@@ -232,7 +232,7 @@ keys! {
     LOKI_USER = text("logger.loki.username", "", "not used");
     LOKI_PASSWORD = text("logger.loki.password", "", "not used").secret();
 
-    MANAGER_ON = flag("manager.on", "true", "serve /metrics; the manager pages are not in this version");
+    MANAGER_ON = flag("manager.on", "true", "serve the manager's API and /metrics; its pages are not in this version");
     MANAGER_ADDR = text("manager.addr", "0.0.0.0:5300", "their listener");
     DEMO_ON = flag("demo.on", "true", "listen for the chat demo; its page is not in this version");
     DEMO_ADDR = text("demo.addr", "0.0.0.0:5172", "its listener");
@@ -240,10 +240,10 @@ keys! {
     AUTH_ON = dead("auth.on");
     AUTH_KIND = dead("auth.kind");
     AUTH_SUPER_TOKEN = dead("auth.superToken").secret();
-    AUTH_USERS = list("auth.users", "guest:guest:[*:r]", "manager users, USER:PASSWORD:* or USER:PASSWORD:[RESOURCE:ACTIONS,…]").secret().later();
-    JWT_SECRET = text("jwt.secret", "", "key of manager log-ins, equal on all nodes; empty: a random one, made once and kept by the cluster").secret().later();
-    JWT_EXPIRE = time("jwt.expire", "30d", s(60), s(3650 * DAY), "how long a manager log-in lasts").later();
-    JWT_ISSUER = text("jwt.issuer", "wukongim", "issuer named in it").later();
+    AUTH_USERS = list("auth.users", "guest:guest:[*:r]", "manager users, USER:PASSWORD:* or USER:PASSWORD:[RESOURCE:ACTIONS,…]").secret();
+    JWT_SECRET = text("jwt.secret", "", "key of manager log-ins, equal on all nodes; empty: a random one, made once and kept by the cluster").secret();
+    JWT_EXPIRE = time("jwt.expire", "30d", s(60), s(3650 * DAY), "how long a manager log-in lasts");
+    JWT_ISSUER = text("jwt.issuer", "wukongim", "issuer named in it");
 
     CHANNEL_COMPRESS = int("channel.subscriberCompressOfCount", "0", 0, ANY, "offline webhooks gzip their uid list above so many uids; 0: never").later();
     CHANNEL_ONLINE_CMD = text("channel.onlineCmdChannelId", "systemcmdonline", "channel of command messages that are not stored").later();

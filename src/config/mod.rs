@@ -42,7 +42,7 @@ pub use notice::{Notice, Origin};
 pub use parts::{Admission, Jwt, Level, LogFormat, Logging, Messaging, Mode, Outside};
 pub use secret::Secret;
 pub use show::example;
-pub use users::{ManagerUser, Right};
+pub use users::ManagerUser;
 pub use written::Written;
 
 use reader::{InForce, Reader};
@@ -290,6 +290,18 @@ impl Config {
             admission.manager_token.is_none(),
             "managerToken is not set: whoever reaches the HTTP API may use all of it",
         );
+        let is_guest = |user: &ManagerUser| user.name == "guest" && user.password.is("guest");
+        let manager_on = self.listen.manager.is_some();
+        door(
+            manager_on && self.manager_users.iter().any(is_guest),
+            "auth.users has guest with the password guest: whoever reaches the manager port may \
+             log in so and read",
+        );
+        door(
+            self.jwt.secret.as_ref().is_some_and(|secret| secret.is(PUBLIC_JWT_SECRET)),
+            "jwt.secret is v2.2.5's published default: anybody can make a log-in of any manager \
+             user; leave it empty for a random one",
+        );
         door(
             !admission.token_auth,
             "tokenAuthOn is false: whoever reaches the client ports may connect as any user",
@@ -333,6 +345,9 @@ impl Config {
         show::in_force(&self.in_force)
     }
 }
+
+/// What v2.2.5 signs log-ins with when nothing is configured.
+const PUBLIC_JWT_SECRET: &str = "secret_wukongim";
 
 fn is_relative(path: &Path) -> bool {
     !path.is_absolute()

@@ -6,6 +6,8 @@ use std::ffi::OsString;
 use std::net::Ipv4Addr;
 use std::time::Duration;
 
+use jindou_api::Right;
+
 use super::*;
 
 fn machine() -> Machine {
@@ -50,9 +52,8 @@ fn nothing_written_gives_v2s_defaults() {
     assert_eq!(c.jwt.secret, None);
     assert_eq!(c.jwt.expire, Duration::from_secs(30 * 86_400));
     assert_eq!(c.manager_users[0].name, "guest");
-    assert!(
-        c.manager_users[0].may("slotMigrate", 'r') && !c.manager_users[0].may("slotMigrate", 'w')
-    );
+    let reads = Right { resource: "*".to_owned(), actions: "r".to_owned() };
+    assert_eq!(c.manager_users[0].rights, [reads]);
     assert_eq!(
         c.runtime,
         Runtime { driver: Driver::Auto, shards: 2, durability: Durability::Fsync }
@@ -173,7 +174,10 @@ fn node_numbers_roles_and_users_are_strict() {
     assert!(refused("cluster: {role: boss}", &[]).contains("replica or proxy"));
     let text = refused("", &[("WK_AUTH_USERS", "admin:hunter2")]);
     assert!(text.contains("item 1") && !text.contains("hunter2"), "{text}");
-    assert!(refused("", &[("WK_AUTH_USERS", "____manager:x:*")]).contains("managerUID"));
+    for name in ["____manager", "____system"] {
+        let text = refused("", &[("WK_AUTH_USERS", &format!("{name}:x:*"))]);
+        assert!(text.contains("managerUID's or the system's"), "{text}");
+    }
     let c = config("", &[("WK_AUTH_USERS", "admin:strong:* guest:guest:[*:r]")]);
     assert_eq!(c.manager_users.len(), 2);
     assert!(!c.show().contains("strong"));
@@ -318,7 +322,6 @@ fn what_is_set_and_not_served_is_told_but_never_its_default() {
         told,
         [
             "stress from WK_STRESS",
-            "jwt.secret from wk.yaml",
             "webhook.httpAddr from wk.yaml",
             "datasource.addr from WK_DATASOURCE_ADDR",
             "plugin.install from wk.yaml",
@@ -333,6 +336,11 @@ fn open_doors_are_named() {
     let doors = config("", &[]).open_doors();
     assert!(doors.iter().any(|d| d.starts_with("managerToken is not set")));
     assert!(doors.iter().any(|d| d.starts_with("tokenAuthOn is false")));
+    assert!(doors.iter().any(|d| d.starts_with("auth.users has guest with the password guest")));
+    assert!(!doors.iter().any(|d| d.starts_with("jwt.secret")), "a random one is drawn");
+    let known = config("jwt: {secret: secret_wukongim}\nmanager: {on: false}", &[]).open_doors();
+    assert!(known.iter().any(|d| d.starts_with("jwt.secret is v2.2.5's published default")));
+    assert!(!known.iter().any(|d| d.starts_with("auth.users")), "nobody can reach it");
     let closed = config("managerToken: t\ntokenAuthOn: true\nauth: {users: ['a:b:*']}", &[]);
     assert_eq!(closed.open_doors(), ["users whose uid ends in ___vstr connect without a token"]);
     let stressed = config("stress: true\ntokenAuthOn: true", &[]);

@@ -1,5 +1,8 @@
 //! Manager users and their rights (operations.md §1.7).
 
+use jindou_api::Right;
+use jindou_core::id::SYSTEM_UID;
+
 use super::ConfigError;
 use super::keys;
 use super::notice::Notice;
@@ -17,25 +20,6 @@ pub struct ManagerUser {
     pub rights: Vec<Right>,
 }
 
-/// A right to act on a resource.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Right {
-    /// A resource id, or `*` for all.
-    pub resource: String,
-    /// Each letter is an action: `r`, `w`, or `*` for all.
-    pub actions: String,
-}
-
-impl ManagerUser {
-    /// Whether the user may do `action` (`'r'`, `'w'`) on `resource`.
-    pub fn may(&self, resource: &str, action: char) -> bool {
-        self.rights.iter().any(|right| {
-            (right.resource == "*" || right.resource == resource)
-                && right.actions.chars().any(|a| a == '*' || a == action)
-        })
-    }
-}
-
 pub(super) fn read(
     reader: &mut Reader<'_>,
     manager_uid: &str,
@@ -45,8 +29,8 @@ pub(super) fn read(
     for (place, item) in items.iter().enumerate() {
         let user = parse(item, &mut reader.notices)
             .map_err(|why| ConfigError::Users { place: place + 1, why })?;
-        if user.name == manager_uid {
-            let why = "the name is managerUID's".to_owned();
+        if user.name == manager_uid || user.name == SYSTEM_UID {
+            let why = "the name is managerUID's or the system's".to_owned();
             return Err(ConfigError::Users { place: place + 1, why });
         }
         users.push(user);
@@ -120,12 +104,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_two_forms_and_what_they_allow() {
+    fn the_two_forms() {
         let mut notices = Vec::new();
         let admin = parse("admin:pw:*", &mut notices).unwrap();
-        assert!(admin.may("slotMigrate", 'w') && admin.may("x", 'r'));
+        assert_eq!(masked(&admin), "admin:***:[*:*]");
         let op = parse("op:pw:[slotMigrate:rw, *:r ,,bad,x:q]", &mut notices).unwrap();
-        assert!(op.may("slotMigrate", 'w') && op.may("other", 'r') && !op.may("other", 'w'));
         assert_eq!(notices.len(), 2);
         assert_eq!(masked(&op), "op:***:[slotMigrate:rw,*:r]");
         assert!(!format!("{op:?}").contains("pw"));

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jindou_api::{
-    Api, ClusterChange, ClusterFigures, ClusterView, Health, Io, Node, Process, ReplicaView,
+    Api, ClusterChange, ClusterFigures, ClusterView, Health, Io, Node, Process, ReplicaView, Secret,
 };
 use jindou_core::{
     effect::Now,
@@ -88,6 +88,11 @@ impl Node for ShardNode {
     fn change_cluster(&self, change: ClusterChange) -> LocalBoxFuture<Result<(), String>> {
         let office = self.office.clone();
         Box::pin(async move { office.change(change).await })
+    }
+
+    fn login_key(&self) -> LocalBoxFuture<Result<Secret, String>> {
+        let office = self.office.clone();
+        Box::pin(async move { office.login_key().await })
     }
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use jindou_api::{Addresses, ApiSettings, Version};
+use jindou_api::{Addresses, ApiSettings, LoginSettings, ManagerUser, Secret, Version};
 use jindou_core::{entry::DedupeWindow, id::NodeId, settings::Settings};
 use jindou_net::{DriverChoice, HttpSettings, NetSettings};
 
-use crate::config::{Config, Driver};
+use crate::config::{self, Config, Driver, Mode};
 
 /// A client or back end has an answer within this time, if only that nobody knows.
 const REQUEST_MS_MAX: u64 = 5_000;
@@ -112,7 +112,27 @@ pub(super) fn api(config: &Config) -> ApiSettings {
         loki_on: config.outside.loki.is_some(),
         stress_on: admission.stress,
         trace_on: config.logging.trace,
+        profiling_on: admission.profiling,
+        release: config.mode == Mode::Release,
+        login: login(config),
         ..ApiSettings::default()
+    }
+}
+
+fn login(config: &Config) -> LoginSettings {
+    let secret = |secret: &config::Secret| Secret::new(secret.reveal().to_owned());
+    let users = config.manager_users.iter().map(|user| ManagerUser {
+        name: user.name.clone(),
+        password: secret(&user.password),
+        rights: user.rights.clone(),
+    });
+    LoginSettings {
+        users: users.collect(),
+        key: config.jwt.secret.as_ref().map(secret),
+        expire_s: i64::try_from(config.jwt.expire.as_secs()).unwrap_or(i64::MAX),
+        issuer: config.jwt.issuer.clone(),
+        trusted_proxies: config.admission.trusted_proxies.clone(),
+        ..LoginSettings::default()
     }
 }
 
@@ -142,6 +162,10 @@ customerService: {visitorsSuffix: _v}
 trace: {prometheusApiUrl: 'http://p'}
 logger: {traceOn: true, loki: {url: 'http://l'}}
 manager: {on: false}
+mode: release
+pprofOn: true
+auth: {users: ['op:pw:[slotMigrate:w]']}
+jwt: {secret: hush, expire: 1h, issuer: me}
 limits:
   connectionOutputMax: 1MiB
   outputTotalMax: 64MiB
@@ -194,5 +218,11 @@ batch: {sizeMax: 32KiB}
         assert_eq!((api.uid_size_max, api.id_size_max), (100, 200));
         assert_eq!((api.uids_per_request_max, api.conversation_count_max), (10, 77));
         assert!(api.prometheus_on && api.loki_on && api.trace_on && !api.stress_on);
+        assert!(api.profiling_on && api.release);
+        let login = &api.login;
+        assert_eq!((login.expire_s, login.issuer.as_str()), (3_600, "me"));
+        assert!(login.users.iter().all(|user| user.name == "op" && user.may("slotMigrate", 'w')));
+        assert!(login.key.is_some() && !format!("{api:?}").contains("hush"));
+        assert!(login.trusted_proxies.contains(Ipv4Addr::new(9, 1, 1, 1).into()));
     }
 }

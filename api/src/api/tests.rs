@@ -84,11 +84,7 @@ fn paths_of_later_work_say_so() {
     assert_eq!(fixture.post("/message/sync", "{}"), later);
     assert_eq!(fixture.get("/cluster/channels/g/2/subscribers"), later);
     assert_eq!(seen(&fixture.call("PATCH", "/plugins/p/x", "")), later);
-    assert_eq!(seen(&fixture.call_manager("GET", "/web")), later);
-    assert_eq!(seen(&fixture.call_manager("GET", "/connz")), later);
-    assert_eq!(fixture.call_manager("POST", "/message/send").status, 404);
     assert_eq!(fixture.call_manager("POST", "/metrics").status, 404);
-    assert_eq!(fixture.call_manager("GET", "/nope").status, 404);
     assert_eq!(fixture.call_manager("GET", "/%").status, 400);
     assert_eq!(fixture.call_manager("OPTIONS", "/nope").status, 204);
 }
@@ -135,6 +131,36 @@ fn the_manager_token_guards_everything_but_health() {
         |_, settings| settings.manager_token = "  ".to_owned(),
     );
     assert_eq!(blank.get("/route").0, 200, "a blank token guards nothing");
+}
+
+#[test]
+fn the_documentation_is_shut_in_release() {
+    let release = Fixture::configured(
+        |_, request| unreachable!("{request:?}"),
+        |_, settings| settings.release = true,
+    );
+    for path in ["/docs", "/docs/", "/docs/openapi.json"] {
+        let (status, body) = release.get(path);
+        assert_eq!(status, 403);
+        assert!(body.contains(r#""mode":"release""#), "{body}");
+    }
+    let (status, body) = release.get("/docs/health");
+    assert!(status == 200 && body.ends_with(r#""service":"docs","status":"disabled"}"#), "{body}");
+    let open = Fixture::silent();
+    assert!(open.get("/docs").1.contains("<code>POST /message/send</code>"));
+    assert_eq!(open.call("GET", "/docs/", "").headers.get(LOCATION).unwrap(), "/docs");
+    let json: serde_json::Value = serde_json::from_str(&open.get("/docs/openapi.json").1).unwrap();
+    assert_eq!(json.get("openapi").unwrap(), "3.0.3");
+    let slot = json.pointer("/paths/~1cluster~1slots~1{id}~1migrate/post/parameters/0/name");
+    assert_eq!(slot.unwrap(), "id");
+    assert!(open.get("/docs/health").1.ends_with(r#""service":"docs","status":"ok"}"#));
+}
+
+#[test]
+fn nothing_is_imported() {
+    let (status, body) = Fixture::silent().get("/migrate/result");
+    let expected = r#"{"status":"running","step":"message","last_err":null,"try_count":0}"#;
+    assert_eq!((status, body.as_str()), (200, expected));
 }
 
 #[test]

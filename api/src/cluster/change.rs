@@ -1,4 +1,4 @@
-//! Changes of the cluster. Judged here is what can be seen at once, so that the caller hears the
+//! Changes of the cluster, for callers with the right to them (`manager/rights.rs`). Judged here is what can be seen at once, so that the caller hears the
 //! real reason; the node that carries it out checks again what may have changed meanwhile.
 
 use std::net::Ipv6Addr;
@@ -26,12 +26,6 @@ body! {
 /// The longest address, in bytes: a DNS name has up to 253.
 const ADDR_SIZE_MAX: usize = 300;
 
-/// v2 wants a log-in with the right to write even on the API port. There, the manager token stands
-/// for it; where none is set, only who sits on the node's own machine may change the cluster.
-fn check_right(call: &Call) -> Result<(), Refusal> {
-    if call.is_trusted { Ok(()) } else { Err(Refusal::NoRight) }
-}
-
 async fn carry_out<N: Node>(api: &Api<N>, change: ClusterChange) -> Answer {
     api.node.change_cluster(change).await.map_err(Refusal::Told)?;
     Ok(ok())
@@ -39,7 +33,6 @@ async fn carry_out<N: Node>(api: &Api<N>, change: ClusterChange) -> Answer {
 
 /// POST /cluster/slots/:id/migrate: another node takes a place, or the lead.
 pub(super) async fn migrate<N: Node>(api: &Api<N>, call: &Call) -> Answer {
-    check_right(call)?;
     let body: MigrateBody = read(&call.body)?;
     if body.migrate_from == 0 || body.migrate_to == 0 {
         return Err(Refusal::Rule("migrateFrom or migrateTo is 0"));
@@ -73,7 +66,6 @@ pub(super) async fn migrate<N: Node>(api: &Api<N>, call: &Call) -> Answer {
 /// POST /cluster/slots/:id/election. Refused where it could only do harm: v2 leaves a slot without
 /// a leader for ever then (operations.md §3.8).
 pub(super) async fn elect<N: Node>(api: &Api<N>, call: &Call) -> Answer {
-    check_right(call)?;
     let view = view(api).await?;
     let slot = slot_of(&view, call.params.text("id"))?;
     if slot.voters.len() < 2 {
@@ -88,7 +80,6 @@ pub(super) async fn elect<N: Node>(api: &Api<N>, call: &Call) -> Answer {
 
 /// POST /cluster/nodes/:id/remove.
 pub(super) async fn remove<N: Node>(api: &Api<N>, call: &Call) -> Answer {
-    check_right(call)?;
     let view = view(api).await?;
     let node = node_of(&view, call.params.text("id"))?.id;
     let stays = |id, status| id != node && status == NodeStatus::Joined;
@@ -100,7 +91,6 @@ pub(super) async fn remove<N: Node>(api: &Api<N>, call: &Call) -> Answer {
 
 /// POST /cluster/nodes/:id/keep. A node that isn't leaving stays as it is.
 pub(super) async fn keep<N: Node>(api: &Api<N>, call: &Call) -> Answer {
-    check_right(call)?;
     let view = view(api).await?;
     let node = node_of(&view, call.params.text("id"))?.id;
     carry_out(api, ClusterChange::Keep { node }).await
@@ -108,7 +98,6 @@ pub(super) async fn keep<N: Node>(api: &Api<N>, call: &Call) -> Answer {
 
 /// POST /cluster/nodes/:id/replace.
 pub(super) async fn replace<N: Node>(api: &Api<N>, call: &Call) -> Answer {
-    check_right(call)?;
     let ReplaceBody { addr } = read(&call.body)?;
     let addr = addr.trim();
     if !is_address(addr) {

@@ -102,7 +102,7 @@ pub(crate) use body;
 /// fuzz target. Must never panic, whatever the bytes.
 pub fn fuzz_body(bytes: &[u8]) {
     use crate::{
-        channel, cluster, connection, conversation, history, list, lookup, message,
+        channel, cluster, connection, conversation, history, list, lookup, manager, message,
         system_accounts, user,
     };
 
@@ -123,6 +123,7 @@ pub fn fuzz_body(bytes: &[u8]) {
     one::<list::SubscriberBody>(bytes);
     one::<list::ListBody>(bytes);
     one::<list::ClearBody>(bytes);
+    one::<manager::LoginBody>(bytes);
     one::<message::SendBody>(bytes);
     one::<message::SendBatchBody>(bytes);
     one::<history::SyncBody>(bytes);

@@ -160,7 +160,7 @@ impl Office {
             Answer::Entered { cluster_id, secret, nodes } => {
                 let nodes = nodes.into_iter().map(|(id, member)| (NodeId(id), member)).collect();
                 let secret = Some(secret.into()).filter(|secret: &bytes::Bytes| !secret.is_empty());
-                self.document().learn(Document { cluster_id, secret, nodes });
+                self.document().learn(Document { cluster_id, secret, login_key: None, nodes });
                 // Before anybody says hello again.
                 self.follow_document();
                 tracing::info!("node {} has taken this node in", node.0);

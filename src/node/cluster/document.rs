@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 pub(super) const ID_KEY: &str = "cluster/id";
 /// The key of the secret that nodes prove to each other.
 pub(super) const SECRET_KEY: &str = "cluster/secret";
+/// The key of what signs log-ins of managers.
+pub(super) const LOGIN_KEY: &str = "jwt_secret";
 /// What the keys of nodes begin with; the node id follows.
 const NODE_PREFIX: &str = "node/";
 
@@ -54,6 +56,8 @@ pub(super) struct Document {
     pub(super) cluster_id: u64,
     /// Known to all nodes.
     pub(super) secret: Option<Bytes>,
+    /// Signs log-ins of managers; drawn when the first of them is wanted.
+    pub(super) login_key: Option<Bytes>,
     /// By id.
     pub(super) nodes: BTreeMap<NodeId, Member>,
 }
@@ -68,6 +72,7 @@ impl Document {
                 }
             }
             SECRET_KEY => self.secret = Some(value.clone()).filter(|secret| !secret.is_empty()),
+            LOGIN_KEY => self.login_key = Some(value.clone()).filter(|key| !key.is_empty()),
             _ => {
                 let Some(node) = node_of(key) else { return };
                 if value.is_empty() {
@@ -159,8 +164,10 @@ mod tests {
         let (key, value) = node_entry(NodeId(7), &member(Status::Joining));
         shared.apply(&key, &value.into());
         shared.apply(ID_KEY, &Bytes::copy_from_slice(&9u64.to_le_bytes()));
-        shared.apply("jwt_secret", &Bytes::from_static(b"x"));
-        assert_eq!(shared.version(), 2);
+        shared.apply(LOGIN_KEY, &Bytes::from_static(b"x"));
+        shared.apply("none/of/its/business", &Bytes::from_static(b"x"));
+        assert_eq!(shared.version(), 3);
+        assert_eq!(shared.read(|d| d.login_key.clone()), Some(Bytes::from_static(b"x")));
         assert_eq!(shared.read(|d| (d.cluster_id, d.holders())), (9, vec![NodeId(7)]));
         let (key, value) = removal(NodeId(7));
         shared.apply(&key, &value.into());

@@ -14,6 +14,7 @@ mod document;
 mod figures;
 mod gate;
 mod letters;
+mod login_key;
 mod mail;
 mod observed;
 mod office;

@@ -87,7 +87,7 @@ impl Office {
 
     /// The document has changed: whom to have links with, and what to say at a hello.
     pub(super) fn follow_document(&self) {
-        let Document { cluster_id, secret, nodes } = self.0.document.read(Clone::clone);
+        let Document { cluster_id, secret, nodes, .. } = self.0.document.read(Clone::clone);
         if cluster_id == 0 {
             return;
         }
@@ -103,6 +103,11 @@ impl Office {
                 self.0.links.set_peer(peer.node, None);
             }
         }
+    }
+
+    /// Asks a shard in the words of the API.
+    pub(super) async fn request(&self, to: Target, request: Request) -> Reply {
+        self.0.handle.request(to, request).await
     }
 
     /// Whether this node belongs to a cluster.
