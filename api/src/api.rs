@@ -19,7 +19,7 @@ use crate::{
     route,
     routes::{Found, Handler, Params, Routes},
     settings::ApiSettings,
-    system_accounts, user, varz,
+    system_accounts, tag, user, varz,
 };
 
 /// The API of a node, as one shard serves it. Cheap to hold per shard; not `Send`.
@@ -217,6 +217,14 @@ impl<N: Node> Api<N> {
             Handler::MigrateResult => migrate::result(),
             Handler::Docs(page) => docs::answer(self, page),
             Handler::Plugins => plugin::plugins(),
+            Handler::PluginCall => Ok(plugin::call()),
+            Handler::PluginBindings => plugin::bindings(self, call).await,
+            Handler::PluginBind => plugin::bind(self, call).await,
+            Handler::PluginUnbind => plugin::unbind(self, call).await,
+            Handler::PluginUninstall => plugin::uninstall(self, call).await,
+            Handler::PluginConfigure => plugin::configure(self, call).await,
+            Handler::Tags => tag::tags(),
+            Handler::TagRemove => tag::remove(self, call).await,
         }
     }
 }

@@ -41,6 +41,7 @@ mod routes;
 mod secret;
 mod settings;
 mod system_accounts;
+mod tag;
 mod time;
 mod user;
 mod varz;

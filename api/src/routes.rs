@@ -57,6 +57,14 @@ pub(crate) enum Handler {
     MigrateResult,
     Docs(DocsPage),
     Plugins,
+    PluginCall,
+    PluginBindings,
+    PluginBind,
+    PluginUnbind,
+    PluginUninstall,
+    PluginConfigure,
+    Tags,
+    TagRemove,
 }
 
 /// What a path says where its pattern has a name, such as `id`.
@@ -121,6 +129,7 @@ const SERVED_POST: &[(&str, Handler)] = &[
     ("/user/systemuids_add_to_cache", Handler::CacheSystemUids),
     ("/user/systemuids_remove_from_cache", Handler::CacheSystemUids),
     ("/user/device_quit", Handler::DeviceQuit),
+    ("/user/update_plugin_no", Handler::PluginBind),
     ("/user/onlinestatus", Handler::OnlineStatus),
     ("/channel", Handler::Channel),
     ("/channel/info", Handler::ChannelInfo),
@@ -155,6 +164,8 @@ const SERVED_SHARED_GET: &[(&str, Handler)] = &[
     ("/varz", Handler::Varz),
     ("/varz/setting", Handler::VarzSetting),
     ("/plugins", Handler::Plugins),
+    ("/plugin/bind", Handler::PluginBindings),
+    ("/tags", Handler::Tags),
     ("/cluster/nodes", Handler::Cluster(ClusterRoute::Nodes)),
     ("/cluster/node", Handler::Cluster(ClusterRoute::Node)),
     ("/cluster/simpleNodes", Handler::Cluster(ClusterRoute::SimpleNodes)),
@@ -171,6 +182,14 @@ const SERVED_SHARED_GET: &[(&str, Handler)] = &[
 /// `manager/rights.rs`.
 const SERVED_SHARED_POST: &[(&str, Handler)] = &[
     ("/manager/login", Handler::Login),
+    ("/plugin/bind", Handler::PluginBind),
+    ("/plugin/unbind", Handler::PluginUnbind),
+    ("/plugin/uninstall", Handler::PluginUninstall),
+    ("/pluginconfig/{plugin}", Handler::PluginConfigure),
+    ("/tag/remove", Handler::TagRemove),
+    ("/cluster/channels/{id}/{type}/migrate", Handler::Cluster(ClusterRoute::ChannelMigrate)),
+    ("/cluster/channels/{id}/{type}/start", Handler::Cluster(ClusterRoute::ChannelStart)),
+    ("/cluster/channels/{id}/{type}/stop", Handler::Cluster(ClusterRoute::ChannelStop)),
     ("/conn/remove", Handler::ConnRemove),
     ("/conn/kick", Handler::ConnKick),
     ("/cluster/slots/{id}/migrate", Handler::Cluster(ClusterRoute::Migrate)),
@@ -182,7 +201,6 @@ const SERVED_SHARED_POST: &[(&str, Handler)] = &[
 
 /// Paths of v2's API port that wait for later work.
 const LATER_POST: &[&str] = &[
-    "/user/update_plugin_no",
     "/tmpchannel/subscriber_set",
     "/message/sync",
     "/message/syncack",
@@ -194,8 +212,6 @@ const LATER_POST: &[&str] = &[
 /// Paths that both ports have and that wait for later work.
 const LATER_SHARED_GET: &[&str] = &[
     "/tag",
-    "/tags",
-    "/plugin/bind",
     "/cluster/nodes/{id}/channels",
     "/cluster/messages",
     "/cluster/channels",
@@ -211,21 +227,13 @@ const LATER_SHARED_GET: &[&str] = &[
     "/cluster/channels/{id}/{type}/localReplica",
 ];
 
-const LATER_SHARED_POST: &[&str] = &[
-    "/tag/remove",
-    "/pluginconfig/{plugin}",
-    "/plugin/bind",
-    "/plugin/unbind",
-    "/plugin/uninstall",
-    "/cluster/message/eventsync",
-    "/cluster/channels/{id}/{type}/migrate",
-    "/cluster/channels/{id}/{type}/start",
-    "/cluster/channels/{id}/{type}/stop",
-    "/cluster/channel/status",
-];
+const LATER_SHARED_POST: &[&str] = &["/cluster/message/eventsync", "/cluster/channel/status"];
 
-/// Paths for any method.
-const LATER_SHARED_ANY: &[&str] = &["/plugins/{plugin}/", "/plugins/{plugin}/{*path}"];
+/// Paths that both ports have for any method.
+const SERVED_SHARED_ANY: &[(&str, Handler)] = &[
+    ("/plugins/{plugin}/", Handler::PluginCall),
+    ("/plugins/{plugin}/{*path}", Handler::PluginCall),
+];
 
 /// Paths that only the manager port has.
 const SERVED_MANAGER_GET: &[(&str, Handler)] = &[
@@ -296,8 +304,8 @@ impl Routes {
             put(&mut routes.post, path, Behind::NotYet);
         }
         routes.later_shared(LATER_SHARED_GET, LATER_SHARED_POST);
-        for path in LATER_SHARED_ANY {
-            put(&mut routes.any, path, Behind::NotYet);
+        for (path, handler) in SERVED_SHARED_ANY {
+            put(&mut routes.any, path, Behind::Handler(*handler));
         }
         routes
     }
@@ -441,7 +449,8 @@ mod tests {
             assert_eq!(routes.find(&Method::POST, path), Found::NotYet, "{path}");
         }
         for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
-            assert_eq!(routes.find(&method, "/plugins/p/x/y"), Found::NotYet);
+            let found = routes.find(&method, "/plugins/p/x/y");
+            assert!(matches!(found, Found::Handler(Handler::PluginCall, _)), "{found:?}");
         }
     }
 

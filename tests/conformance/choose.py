@@ -27,13 +27,14 @@ ROUTES = {
         /conversation/channels /conversation/syncByChannels /connz /conn/kick /conn/remove /varz /varz/setting /cluster/nodes /cluster/node
         /cluster/simpleNodes /cluster/info /cluster/slots /cluster/allslot /cluster/slots/1/config /cluster/slots/1/replicas
         /cluster/slots/1/localReplica /cluster/devtools/checkLogConflict /manager/login /migrate/result /docs /docs/ /docs/openapi.json
-        /docs/health /debug/pprof/ /stress/templates /stress/infoList /stress/add /web/ /plugins""".split() + UNKNOWN,
+        /docs/health /debug/pprof/ /stress/templates /stress/infoList /stress/add /web/ /plugins /plugin/bind /user/update_plugin_no
+        /tags /tag/remove""".split() + UNKNOWN,
     "manager": """/ /nope /favicon.ico /user/token /message/send /manager/login /metrics /metrics/app /metrics/cluster /metrics/system /web /web/
         /web/login /web/cluster/nodes /web/nope/deeper /web/index.html /web/logo.png /varz /varz/setting /connz /conn/kick /conn/remove
         /cluster/nodes /cluster/simpleNodes /cluster/node /cluster/slots /cluster/allslot /cluster/slots/1/config /cluster/slots/1/replicas
         /cluster/slots/1/localReplica /cluster/info /cluster/slots/1/migrate /cluster/slots/1/election /cluster/channels/g/2/start
         /cluster/channels/g/2/stop /cluster/channels/g/2/migrate /plugins /plugin/bind /plugin/unbind /plugin/uninstall /pluginconfig/p
-        /tag/remove""".split(),
+        /tag/remove /tags""".split(),
     "demo": ["/metrics", "/web/"],
 }
 

@@ -6,6 +6,7 @@
 //! judges what is asked to be changed.
 
 mod change;
+mod channel_change;
 mod nodes;
 mod slots;
 mod view;
@@ -46,6 +47,9 @@ pub(crate) enum ClusterRoute {
     Remove,
     Keep,
     Replace,
+    ChannelMigrate,
+    ChannelStart,
+    ChannelStop,
 }
 
 /// Answers a route of this module.
@@ -67,6 +71,10 @@ pub(crate) async fn answer<N: Node>(api: &Api<N>, call: &Call, route: ClusterRou
         ClusterRoute::Remove => change::remove(api, call).await,
         ClusterRoute::Keep => change::keep(api, call).await,
         ClusterRoute::Replace => change::replace(api, call).await,
+        ClusterRoute::ChannelMigrate => channel_change::migrate(call),
+        ClusterRoute::ChannelStart | ClusterRoute::ChannelStop => {
+            channel_change::start_or_stop(call)
+        }
     }
 }
 

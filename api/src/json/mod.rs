@@ -103,7 +103,7 @@ pub(crate) use body;
 pub fn fuzz_body(bytes: &[u8]) {
     use crate::{
         channel, cluster, connection, conversation, history, list, lookup, manager, message,
-        system_accounts, user,
+        plugin, system_accounts, tag, user,
     };
 
     fn one<T: Field + Default>(bytes: &[u8]) {
@@ -124,6 +124,10 @@ pub fn fuzz_body(bytes: &[u8]) {
     one::<list::ListBody>(bytes);
     one::<list::ClearBody>(bytes);
     one::<manager::LoginBody>(bytes);
+    one::<plugin::BindingBody>(bytes);
+    one::<plugin::UninstallBody>(bytes);
+    one::<plugin::ConfigBody>(bytes);
+    one::<tag::RemoveBody>(bytes);
     one::<message::SendBody>(bytes);
     one::<message::SendBatchBody>(bytes);
     one::<history::SyncBody>(bytes);
