@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     answer::{Answer, Refusal},
-    channel, cluster, connection, conversation, docs, health, history,
+    channel, cluster, connection, conversation, demo, docs, health, history,
     http::{HttpRequest, HttpResponse},
     json::to_json,
     list, lookup,
@@ -124,6 +124,11 @@ impl<N: Node> Api<N> {
             return Refusal::NoRight.into_response();
         }
         self.answer(found, path, query, request).await
+    }
+
+    /// Answers a request on the demo port (5172).
+    pub fn handle_demo(&self, request: &HttpRequest) -> HttpResponse {
+        demo::answer(request, &self.settings.addresses)
     }
 
     /// Whether the manager token allows the request. Health checks pass without it, so that a

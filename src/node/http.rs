@@ -6,8 +6,6 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, StatusCode, header};
 use jindou_api::{
     Api, ClusterChange, ClusterFigures, ClusterView, Health, Io, Node, Process, ReplicaView, Secret,
 };
@@ -133,6 +131,8 @@ pub(super) enum Door {
     Api,
     /// The manager port, with `/metrics`.
     Manager,
+    /// The chat demo.
+    Demo,
 }
 
 /// Serves the API on one listener.
@@ -156,49 +156,9 @@ impl HttpService for Service {
             let response = match door {
                 Door::Api => api.handle(request).await,
                 Door::Manager => api.handle_manager(request).await,
+                Door::Demo => api.handle_demo(&request),
             };
             HttpResponse { status: response.status, headers: response.headers, body: response.body }
         })
-    }
-}
-
-/// Serves the demo port, which has no page yet.
-pub(super) struct NoPages;
-
-impl HttpService for NoPages {
-    fn call(&self, _: HttpRequest) -> LocalBoxFuture<HttpResponse> {
-        let plain = HeaderValue::from_static("text/plain");
-        let response = HttpResponse {
-            status: StatusCode::NOT_FOUND,
-            headers: HeaderMap::from_iter([(header::CONTENT_TYPE, plain)]),
-            body: Bytes::from_static(b"404 page not found"),
-        };
-        Box::pin(std::future::ready(response))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::net::Ipv4Addr;
-
-    use futures::FutureExt as _;
-    use http::Method;
-
-    use super::*;
-
-    #[test]
-    fn the_demo_port_has_no_page() {
-        for path in ["/", "/chatdemo/", "/metrics", "/login"] {
-            let request = HttpRequest {
-                method: Method::GET,
-                path: path.to_owned(),
-                query: String::new(),
-                headers: HeaderMap::new(),
-                body: Bytes::new(),
-                peer: (Ipv4Addr::LOCALHOST, 1).into(),
-            };
-            let response = NoPages.call(request).now_or_never();
-            assert_eq!(response.map(|r| r.status), Some(StatusCode::NOT_FOUND), "{path}");
-        }
     }
 }

@@ -27,7 +27,7 @@ use super::{
     executor::{NodeExecutor, ShardGroups, drain_completions},
     guard::{Cause, Guard},
     health::NodeHealth,
-    http::{Door, NoPages, Service, ShardNode},
+    http::{Door, Service, ShardNode},
     listeners::Listeners,
     process,
 };
@@ -263,14 +263,16 @@ fn serve(
     };
     let api = Rc::new(Api::new(node, parts.api.clone()));
     let listeners = &parts.listeners;
-    for (sockets, door) in [(&listeners.http, Door::Api), (&listeners.manager, Door::Manager)] {
+    let doors = [
+        (&listeners.http, Door::Api),
+        (&listeners.manager, Door::Manager),
+        (&listeners.demo, Door::Demo),
+    ];
+    for (sockets, door) in doors {
         if let Some(socket) = own(sockets)? {
             let service = Rc::new(Service { api: api.clone(), door });
             handle.serve_http(socket, parts.http_admission.clone(), parts.http, service)?;
         }
-    }
-    if let Some(socket) = own(&listeners.demo)? {
-        handle.serve_http(socket, parts.http_admission.clone(), parts.http, Rc::new(NoPages))?;
     }
     let mut waiting = Vec::new();
     for (sockets, port) in [(&listeners.tcp, Port::Tcp), (&listeners.ws, Port::Ws)] {

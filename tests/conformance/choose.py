@@ -35,7 +35,7 @@ ROUTES = {
         /cluster/slots/1/localReplica /cluster/info /cluster/slots/1/migrate /cluster/slots/1/election /cluster/channels/g/2/start
         /cluster/channels/g/2/stop /cluster/channels/g/2/migrate /plugins /plugin/bind /plugin/unbind /plugin/uninstall /pluginconfig/p
         /tag/remove /tags""".split(),
-    "demo": ["/metrics", "/web/"],
+    "demo": "/metrics /web/ / /login /chatdemo /chatdemo/ /chatdemo/none/such /favicon.ico /health /route".split(),
 }
 
 

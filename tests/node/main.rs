@@ -11,6 +11,7 @@
     reason = "a test stops at the first surprise"
 )]
 
+mod browser;
 mod command_line;
 mod conformance;
 mod doors;

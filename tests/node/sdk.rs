@@ -1,12 +1,9 @@
 //! Published SDKs, unmodified, chat through the node: see `tests/sdk/README.md`.
 
-use std::io::{BufRead, BufReader, Write};
-use std::process::{Command, Stdio};
-use std::sync::mpsc;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::process::Command;
+use std::time::Duration;
 
-use crate::programs::{done, installed, python, repository};
+use crate::programs::{converse, done, npm, python, repository};
 use crate::support::node::Node;
 
 /// How long a round trip may take, two connections lost and found again included.
@@ -18,14 +15,7 @@ const STEPS: usize = 7;
 fn npm_wukongimjssdk_makes_its_round_trip() {
     let folder = repository("tests/sdk/js");
     let files = ["package.json", "package-lock.json", ".npmrc", "load.js", "main.js"];
-    let paths = files.map(|name| folder.join(name));
-    let inputs: Vec<_> = paths.iter().map(AsRef::as_ref).collect();
-    let installed = installed("sdk-js", &inputs, |target| {
-        for (name, path) in files.iter().zip(&paths) {
-            std::fs::copy(path, target.join(name)).unwrap();
-        }
-        done(Command::new("npm").args(["ci", "--ignore-scripts"]).current_dir(target));
-    });
+    let installed = npm("sdk-js", &folder, &files);
     round_trip("js", Command::new("node").arg("main.js").current_dir(installed));
 }
 
@@ -50,41 +40,9 @@ fn crate_wukong_easy_sdk_makes_its_round_trip() {
 /// Runs a program against a node with token auth on, which dies and comes back when it asks.
 fn round_trip(run: &str, program: &mut Command) {
     let mut node = Node::start_with(&[("WK_TOKENAUTHON", "true")]);
-    let mut child = program
+    program
         .env("JINDOU_API", format!("http://{}", node.api_address()))
         .env("JINDOU_WS", format!("ws://{}", node.ws()))
-        .env("JINDOU_RUN", run)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (mut answers, said) = (child.stdin.take().unwrap(), child.stdout.take().unwrap());
-    let (sender, lines) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(said).lines() {
-            let _ = sender.send(line.unwrap());
-        }
-    });
-    let (end, mut held) = (Instant::now() + ROUND_TRIP_MAX, Vec::new());
-    // The lines end when the program does.
-    loop {
-        match lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            Ok(line) if line == "ask: kill" => node.kill(),
-            Ok(line) if line == "ask: start" => {
-                node.restart();
-            }
-            Ok(line) => {
-                held.push(line);
-                continue;
-            }
-            Err(mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(mpsc::RecvTimeoutError::Timeout) => {
-                let _ = child.kill();
-                panic!("not done after {ROUND_TRIP_MAX:?}; {held:?}");
-            }
-        }
-        answers.write_all(b"done\n").unwrap();
-    }
-    let status = child.wait().unwrap();
-    assert!(status.success() && held.len() == STEPS, "{status}; {held:?}");
+        .env("JINDOU_RUN", run);
+    converse(&mut node, program, STEPS, ROUND_TRIP_MAX);
 }
