@@ -151,6 +151,10 @@ pub(crate) fn done(reply: &Reply, storage: &'static str) -> Answer {
         | Reply::Vars(_)
         | Reply::ClusterKeys(_)
         | Reply::Found(_)
+        | Reply::Event(_)
+        | Reply::StreamRefused(_)
+        | Reply::StreamClaim(_)
+        | Reply::Streams(_)
         | Reply::Failed(_) => Err(Refusal::by(reply, storage)),
     }
 }

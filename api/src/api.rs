@@ -19,7 +19,7 @@ use crate::{
     route,
     routes::{Found, Handler, Params, Routes},
     settings::ApiSettings,
-    system_accounts, tag, user, varz,
+    stream, system_accounts, tag, user, varz,
 };
 
 /// The API of a node, as one shard serves it. Cheap to hold per shard; not `Send`.
@@ -205,6 +205,8 @@ impl<N: Node> Api<N> {
             Handler::Message => lookup::message(self, call).await,
             Handler::MessageByNumber => lookup::by_client_msg_no(self, call).await,
             Handler::MessageSync => history::sync(self, call).await,
+            Handler::Event => stream::event(self, call).await,
+            Handler::EventSync => stream::event_sync(self, call).await,
             Handler::MaxMessageSeq => history::max_message_seq(self, call).await,
             Handler::LastMessage => history::last_message(self, call).await,
             Handler::ClearUnread => conversation::clear_unread(self, call).await,

@@ -24,6 +24,7 @@ use crate::{
     message_json::MessageJson,
     node::Node,
     query::unsigned,
+    stream::{Detail, Streams},
 };
 
 /// How many recent messages an item has when syncByChannels is not told.
@@ -149,6 +150,7 @@ fn item<'a>(
     channel: &'a ChannelId,
     row: Conversation,
     digest: &'a Digest,
+    streams: &'a Streams,
 ) -> ItemJson<'a> {
     let newest = digest.recents.first();
     let last = newest.map_or(0, |message| message.seq);
@@ -167,7 +169,7 @@ fn item<'a>(
         offset_msg_seq: 0,
         readed_to_msg_seq: read,
         version: timestamp.saturating_mul(1_000_000_000),
-        recents: digest.recents.iter().map(|message| MessageJson::new(message)).collect(),
+        recents: digest.recents.iter().map(|m| streams.show(m, Detail::Full)).collect(),
     }
 }
 
@@ -195,11 +197,12 @@ pub(crate) async fn sync<N: Node>(api: &Api<N>, call: &Call) -> Answer {
         (channel.clone(), from.max(row.deleted_to))
     });
     let digests = digests(api, &uid, queries.collect(), recent_count).await?;
+    let streams = Streams::of(api, digests.iter().flat_map(|digest| &digest.recents)).await?;
     let items: Vec<ItemJson<'_>> = rows
         .iter()
         .zip(&digests)
         .filter(|(_, digest)| !digest.recents.is_empty())
-        .map(|((channel, row), digest)| item(&uid, channel, *row, digest))
+        .map(|((channel, row), digest)| item(&uid, channel, *row, digest, &streams))
         .filter(|item| item.channel_type != kind::PERSON || item.channel_id != SYSTEM_UID)
         .collect();
     Ok(value(&items))
@@ -398,11 +401,12 @@ pub(crate) async fn sync_by_channels<N: Node>(api: &Api<N>, call: &Call) -> Answ
     let queries = once.iter().map(|channel| ((*channel).clone(), 0)).collect();
     let found = digests(api, &uid, queries, recent_count).await?;
     let found: BTreeMap<&ChannelId, &Digest> = once.into_iter().zip(&found).collect();
+    let streams = Streams::of(api, found.values().flat_map(|digest| &digest.recents)).await?;
     let items: Vec<ItemJson<'_>> = wanted
         .iter()
         .filter_map(|channel| {
             let row = rows.get(channel).copied().unwrap_or_default();
-            Some(item(&uid, channel, row, found.get(channel)?))
+            Some(item(&uid, channel, row, found.get(channel)?, &streams))
         })
         .collect();
     Ok(value(&items))

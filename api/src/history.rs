@@ -16,6 +16,7 @@ use crate::{
     json::{body, read},
     message_json::MessageJson,
     node::Node,
+    stream::{Detail, Streams},
 };
 
 /// The most messages of one page; also of a page without a limit, which then says that there is
@@ -106,11 +107,14 @@ pub(crate) async fn sync<N: Node>(api: &Api<N>, call: &Call) -> Answer {
         Some(window) => page(api, channel, window).await?,
         None => (Vec::new(), false),
     };
+    let streams = Streams::of(api, &messages).await?;
+    let is_full = matches!(body.event_summary_mode.trim().to_lowercase().as_str(), "" | "full");
+    let detail = if is_full { Detail::Full } else { Detail::Basic };
     Ok(value(&PageJson {
         start_message_seq: start,
         end_message_seq: end,
         more: (is_cut || messages.len() >= limit).into(),
-        messages: messages.iter().map(|message| MessageJson::new(message)).collect(),
+        messages: messages.iter().map(|message| streams.show(message, detail)).collect(),
     }))
 }
 

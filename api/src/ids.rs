@@ -25,7 +25,8 @@ pub(crate) fn check_text(what: &'static str, text: &str) -> Result<(), Refusal> 
     check_size(what, text, TEXT_SIZE_MAX)
 }
 
-fn check_size(what: &'static str, text: &str, max: usize) -> Result<(), Refusal> {
+/// Refuses a text that is longer than its bound, in bytes.
+pub(crate) fn check_size(what: &'static str, text: &str, max: usize) -> Result<(), Refusal> {
     if text.len() > max {
         return Err(Refusal::TooLong { what, max });
     }

@@ -42,6 +42,8 @@ mod routes;
 mod secret;
 mod settings;
 mod static_file;
+mod stream;
+mod stream_json;
 mod system_accounts;
 mod tag;
 mod time;

@@ -10,15 +10,17 @@ use jindou_core::{
     id::{ChannelId, Name, ONLINE_COMMAND_CHANNEL, SYSTEM_UID, has_special_char},
     message::{flag, setting},
     request::{ApiSend, Failure, Reply, Request, Target},
+    stream::CLIENT_NO_SIZE_MAX,
 };
 use serde::Serialize;
 
 use crate::{
     answer::{Answer, Refusal, ok, ok_data, value},
     api::{Api, Call},
-    ids::{check_text, is_blank, list_channel, send_channel, without_blanks},
+    ids::{check_size, check_text, is_blank, list_channel, send_channel, without_blanks},
     json::{body, read},
     node::Node,
+    stream,
 };
 
 /// How many messages of a batch are under way at once.
@@ -103,12 +105,18 @@ pub(crate) async fn send<N: Node>(api: &Api<N>, call: &Call) -> Answer {
     let channel = send_channel(from, &body.channel_id, body.channel_type, is_command);
     // Receivers of a command see the channel as the back end named it.
     let shown = channel.command_base().map(|_| Name::from(body.channel_id.as_str()));
+    let from = Name::from(from);
+    if body.is_stream == 1 {
+        check_size("client_msg_no", &client_msg_no, CLIENT_NO_SIZE_MAX)?;
+        // Whoever appends to it need not say whose it is.
+        stream::claim(api, &client_msg_no, &channel, &from, true).await?;
+    }
     let message_id = ask(
         api,
         ApiSend {
             channel,
             shown,
-            from: from.into(),
+            from,
             client_msg_no: client_msg_no.clone(),
             flags: body.header.flags(),
             setting: if body.is_stream == 1 { setting::STREAM } else { 0 },

@@ -7,7 +7,10 @@ use jindou_core::{
 };
 use serde::Serialize;
 
-use crate::json::Base64;
+use crate::{
+    json::Base64,
+    stream_json::{EventMeta, SyncHint},
+};
 
 /// A message as back ends see it.
 #[derive(Serialize)]
@@ -17,6 +20,19 @@ pub(crate) struct MessageJson<'a> {
     message_id: i64,
     message_idstr: String,
     client_msg_no: &'a str,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) end: u8,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub(crate) end_reason: u8,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pub(crate) error: &'a str,
+    /// Base64.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub(crate) stream_data: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) event_meta: Option<EventMeta<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) event_sync_hint: Option<SyncHint<'a>>,
     message_seq: u64,
     from_uid: &'a str,
     channel_id: &'a str,
@@ -50,6 +66,12 @@ impl<'a> MessageJson<'a> {
             message_id: message.id,
             message_idstr: message.id.to_string(),
             client_msg_no: &message.client_msg_no,
+            end: 0,
+            end_reason: 0,
+            error: "",
+            stream_data: String::new(),
+            event_meta: None,
+            event_sync_hint: None,
             message_seq: message.seq,
             from_uid,
             channel_id: channel_id(message, from_uid),
@@ -60,6 +82,11 @@ impl<'a> MessageJson<'a> {
             payload: Base64(&message.payload),
         }
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_zero(number: &u8) -> bool {
+    *number == 0
 }
 
 /// A person channel by the receiver: the last part of its stored id that isn't the sender. Every

@@ -129,6 +129,14 @@ const OURS: &[(&str, Kind, OfShards, &str)] = &[
     ),
     ("jindou_channels_cached", Gauge, |v| v.channels_cached, "Channels in memory."),
     ("jindou_users_cached", Gauge, |v| v.users_cached, "Users in memory."),
+    ("jindou_streams_cached", Gauge, |v| v.streams_cached, "Streams in memory."),
+    (
+        "jindou_stream_events_total",
+        Counter,
+        |v| v.stream_events,
+        "Events appended to streams, on every replica that applies them.",
+    ),
+    ("jindou_events_pushed_total", Counter, |v| v.events_pushed, "EVENT frames to clients."),
 ];
 
 type OfIo = fn(&Io) -> u64;

@@ -41,6 +41,8 @@ pub(crate) enum Handler {
     Message,
     MessageByNumber,
     MessageSync,
+    Event,
+    EventSync,
     MaxMessageSeq,
     LastMessage,
     ClearUnread,
@@ -150,6 +152,8 @@ const SERVED_POST: &[(&str, Handler)] = &[
     ("/messages", Handler::Messages),
     ("/message", Handler::Message),
     ("/channel/messagesync", Handler::MessageSync),
+    ("/message/event", Handler::Event),
+    ("/message/eventsync", Handler::EventSync),
     ("/conversations/clearUnread", Handler::ClearUnread),
     ("/conversations/setUnread", Handler::SetUnread),
     ("/conversations/delete", Handler::DeleteConversation),
@@ -192,6 +196,7 @@ const SERVED_SHARED_POST: &[(&str, Handler)] = &[
     ("/cluster/channels/{id}/{type}/stop", Handler::Cluster(ClusterRoute::ChannelStop)),
     ("/conn/remove", Handler::ConnRemove),
     ("/conn/kick", Handler::ConnKick),
+    ("/cluster/message/eventsync", Handler::EventSync),
     ("/cluster/slots/{id}/migrate", Handler::Cluster(ClusterRoute::Migrate)),
     ("/cluster/slots/{id}/election", Handler::Cluster(ClusterRoute::Elect)),
     ("/cluster/nodes/{id}/remove", Handler::Cluster(ClusterRoute::Remove)),
@@ -204,8 +209,6 @@ const LATER_POST: &[&str] = &[
     "/tmpchannel/subscriber_set",
     "/message/sync",
     "/message/syncack",
-    "/message/event",
-    "/message/eventsync",
     "/conversation/syncMessages",
 ];
 
@@ -227,7 +230,7 @@ const LATER_SHARED_GET: &[&str] = &[
     "/cluster/channels/{id}/{type}/localReplica",
 ];
 
-const LATER_SHARED_POST: &[&str] = &["/cluster/message/eventsync", "/cluster/channel/status"];
+const LATER_SHARED_POST: &[&str] = &["/cluster/channel/status"];
 
 /// Paths that both ports have for any method.
 const SERVED_SHARED_ANY: &[(&str, Handler)] = &[

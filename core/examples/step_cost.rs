@@ -67,6 +67,8 @@ impl Bench {
                             Read::Find { sought, .. } => {
                                 Rows::Found(sought.iter().map(|_| None).collect())
                             }
+                            Read::Stream(_) => Rows::Stream(Vec::new()),
+                            Read::Streams(_) => Rows::Streams(Vec::new()),
                             Read::Messages { .. } => Rows::Messages(Vec::new()),
                             Read::Digests { items, .. } => {
                                 Rows::Digests(items.iter().map(|_| Digest::default()).collect())

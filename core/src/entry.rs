@@ -10,6 +10,8 @@ use rkyv::{Archive, Deserialize, Serialize, rancor};
 use crate::{
     channel_info::{ChannelInfo, List, ListChange},
     id::{ChannelId, Name},
+    message::is_stream,
+    stream::StreamEvent,
 };
 
 mod text;
@@ -98,6 +100,13 @@ pub struct NewMessage {
     pub opens_conversations: bool,
     /// Plaintext content.
     pub payload: Bytes,
+}
+
+impl NewMessage {
+    /// Whether events may be appended to it.
+    pub fn is_stream(&self) -> bool {
+        is_stream(self.setting, &self.client_msg_no)
+    }
 }
 
 /// A user's conversation row, as one slot asks another to change it.
@@ -237,6 +246,25 @@ pub enum Command {
         #[rkyv(with = AsTexts)]
         uids: Vec<Name>,
     },
+    /// Appends an event to a stream.
+    StreamEvent(Box<StreamEvent>),
+    /// A channel wants a client number for a stream.
+    ClaimStream(Box<StreamClaim>),
+}
+
+/// Which channel wants a client number.
+#[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct StreamClaim {
+    /// The client number.
+    #[rkyv(with = AsText)]
+    pub client_msg_no: Name,
+    /// The channel.
+    pub channel: ChannelId,
+    /// Whose the stream is; empty: not known.
+    #[rkyv(with = AsText)]
+    pub from: Name,
+    /// Whoever has it loses it: a message is sent under that number.
+    pub replaces: bool,
 }
 
 /// An entry whose bytes do not hold an entry.

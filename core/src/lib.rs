@@ -28,4 +28,6 @@ pub mod request;
 pub mod row;
 pub mod settings;
 pub mod shard;
+#[expect(missing_docs, reason = "rkyv derives twins of the enums without docs")]
+pub mod stream;
 pub mod wire;

@@ -20,6 +20,10 @@ pub mod flag {
     pub const SYNC_ONCE: u8 = 4;
     /// The client says that it sends again.
     pub const DUP: u8 = 8;
+    /// Not a message but an event of a stream on its way to clients: the topic is its type, the
+    /// stream number its id, the timestamp in ms, the seq its place in the stream, the payload its
+    /// data. Never on the wire, never stored.
+    pub const EVENT: u8 = 0x80;
 }
 
 /// Bits of `setting`, as on the wire (protocol.md §1.5).
@@ -72,6 +76,22 @@ impl Message {
     pub fn is_stored(&self) -> bool {
         self.flags & flag::NO_PERSIST == 0
     }
+
+    /// Whether it is an event of a stream.
+    pub fn is_event(&self) -> bool {
+        self.flags & flag::EVENT != 0
+    }
+
+    /// Whether events may be appended to it.
+    pub fn is_stream(&self) -> bool {
+        is_stream(self.setting, &self.client_msg_no)
+    }
+}
+
+/// Whether a message with these may have events.
+pub(crate) fn is_stream(setting: u8, client_msg_no: &str) -> bool {
+    let sizes = 1..=crate::stream::CLIENT_NO_SIZE_MAX;
+    setting & setting::STREAM != 0 && sizes.contains(&client_msg_no.len())
 }
 
 /// A message shared by those who store, push and repeat it.

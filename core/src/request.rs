@@ -7,10 +7,11 @@ use rkyv::{Archive, Deserialize, Serialize, with};
 use crate::{
     channel_info::{ChannelInfo, List, ListChange},
     code::Code,
-    entry::{AsCount, AsText, AsTexts, NamedTimes, Shared},
+    entry::{AsCount, AsText, AsTexts, NamedTimes, Shared, StreamClaim},
     id::{ChannelId, ConnId, Name, NodeId, ShardId, SlotId},
     message::SharedMessage,
     row::{Conversation, Digest, DigestQuery, Sought},
+    stream::{EventPlace, Head, StreamEvent, StreamKey, StreamRefusal, StreamView},
 };
 
 /// Names a waiting caller of this shard's API.
@@ -217,6 +218,21 @@ pub enum Request {
         /// Which messages.
         sought: Vec<Sought>,
     },
+    /// By stored channel id → [`Reply::Event`] or [`Reply::StreamRefused`].
+    StreamEvent(Box<StreamEvent>),
+    /// By client number → [`Reply::StreamClaim`]: who has it now.
+    ClaimStream(Box<StreamClaim>),
+    /// By client number → [`Reply::StreamClaim`].
+    ReadClaim {
+        /// The client number.
+        #[rkyv(with = AsText)]
+        client_msg_no: Name,
+    },
+    /// Streams of one slot (`Target::Slot`) → [`Reply::Streams`].
+    Streams {
+        /// Which; at most [`crate::stream::STREAMS_PER_READ_MAX`].
+        streams: Vec<StreamKey>,
+    },
 }
 
 /// A key of the cluster's own state and what it becomes.
@@ -342,6 +358,12 @@ pub struct Vars {
     pub channels_cached: u64,
     /// Users held in memory.
     pub users_cached: u64,
+    /// Streams held in memory.
+    pub streams_cached: u64,
+    /// Events appended to streams.
+    pub stream_events: u64,
+    /// EVENT frames.
+    pub events_pushed: u64,
 }
 
 /// Why a request was not carried out. The state is unchanged unless said otherwise.
@@ -382,7 +404,14 @@ impl Request {
             Self::WriteClusterKeys { entries } => {
                 entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum()
             }
+            Self::StreamEvent(event) => event.size(),
+            Self::Streams { streams } => {
+                let of = |s: &StreamKey| 32 + s.channel.id.len() + s.client_msg_no.len();
+                streams.iter().map(of).sum()
+            }
             Self::Disband { .. }
+            | Self::ClaimStream(_)
+            | Self::ReadClaim { .. }
             | Self::ReadList { .. }
             | Self::ReadInfo { .. }
             | Self::LastSeq { .. }
@@ -446,6 +475,14 @@ pub enum Reply {
     Failed(Failure),
     /// Single messages, in the order of the question; `None`: there is no such message.
     Found(#[rkyv(with = with::Map<with::Map<Shared>>)] Vec<Option<SharedMessage>>),
+    /// An event has its place.
+    Event(Box<EventPlace>),
+    /// An event is refused.
+    StreamRefused(StreamRefusal),
+    /// Who has a client number; [`Head::claimed_ms`] 0: nobody.
+    StreamClaim(Box<Head>),
+    /// Streams, in the order of the question. What is missing at the end had no room: ask again.
+    Streams(Vec<StreamView>),
 }
 
 /// Which shard a request goes to.

@@ -9,6 +9,7 @@ use crate::{
     entry::{AsCount, AsText, Shared},
     id::{ChannelId, LogId, Name, SlotId},
     message::SharedMessage,
+    stream::{StreamKey, StreamPart, StreamView},
 };
 
 /// A device of a user: what `POST /user/token` registered.
@@ -129,6 +130,13 @@ pub enum Row {
     },
     /// The last Raft membership, opaque to the core.
     Membership(Bytes),
+    /// A piece of a stream. It stays.
+    Stream {
+        /// The stream.
+        stream: StreamKey,
+        /// The piece.
+        part: StreamPart,
+    },
 }
 
 /// Rows and applied position that belong together.
@@ -178,6 +186,11 @@ pub enum Read {
         /// Which.
         sought: Vec<Sought>,
     },
+    /// What a stream needs in memory: head, lanes, and the last
+    /// [`crate::stream::PARTS_REMEMBERED`] parts of each text, in order.
+    Stream(StreamKey),
+    /// Whole streams; as many of the first ones as 8 MiB hold, at least one.
+    Streams(Vec<StreamKey>),
 }
 
 /// One message of [`Read::Find`].
@@ -269,6 +282,10 @@ pub enum Rows {
     Digests(Vec<Digest>),
     /// To [`Read::Find`]; `None`: there is no such message.
     Found(Vec<Option<SharedMessage>>),
+    /// To [`Read::Stream`]; empty: there is none.
+    Stream(Vec<StreamPart>),
+    /// To [`Read::Streams`], in the order of the question; one without lanes: there is none.
+    Streams(Vec<StreamView>),
     /// The store could not answer; the text is for the log.
     Failed(String),
 }
@@ -290,6 +307,9 @@ impl Row {
             Self::Received { .. } => 32,
             Self::ClusterKey { key, value } => 32 + key.len() + value.len(),
             Self::Membership(bytes) => 32 + bytes.len(),
+            Self::Stream { stream, part } => {
+                32 + stream.channel.id.len() + stream.client_msg_no.len() + part.size()
+            }
         }
     }
 }

@@ -82,3 +82,5 @@ pub const MESSAGES_SIZE_MAX: usize = 16 << 20;
 /// The same for all messages of one [`Read::Digests`](jindou_core::row::Read::Digests): what does
 /// not fit is left out of the later digests.
 pub const DIGESTS_SIZE_MAX: usize = 64 << 20;
+/// The most bytes of streams in one answer: it must fit a link between nodes.
+pub const STREAMS_SIZE_MAX: usize = 8 << 20;

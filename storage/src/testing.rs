@@ -6,6 +6,7 @@ use jindou_core::{
     id::{ChannelId, Name, SlotId},
     message::{Message, flag},
     row::{Conversation, DedupeRecord, Device, Row},
+    stream::{Head, Lane, LaneStatus, Source, StreamKey, StreamPart},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -114,5 +115,56 @@ pub(crate) fn any_row() -> impl Strategy<Value = Row> {
             .prop_map(|(source, index)| Row::Received { source: SlotId(source), index }),
         1 => ("[a-c]{1,2}", bytes()).prop_map(|(key, value)| Row::ClusterKey { key, value }),
         1 => bytes().prop_map(Row::Membership),
+        3 => (any_stream(), any_stream_part())
+            .prop_map(|(stream, part)| Row::Stream { stream, part }),
     ]
+}
+
+pub(crate) fn any_stream() -> impl Strategy<Value = StreamKey> {
+    (any_channel(), any_name())
+        .prop_map(|(channel, client_msg_no)| StreamKey { channel, client_msg_no })
+}
+
+pub(crate) fn any_stream_part() -> impl Strategy<Value = StreamPart> {
+    let statuses =
+        vec![LaneStatus::Open, LaneStatus::Closed, LaneStatus::Error, LaneStatus::Cancelled];
+    let sources = vec![Source::None, Source::Text, Source::Live, Source::Stored];
+    let head = (any_name(), any::<(i64, u64, u64, u64, i64)>(), any_channel()).prop_map(
+        |(from, (message_id, seq, version, size, claimed_ms), owner)| {
+            StreamPart::Head(Head { from, message_id, seq, version, size, claimed_ms, owner })
+        },
+    );
+    let lane = (
+        (any_name(), select(statuses), select(sources), any_name(), any_name()),
+        (any::<(u64, i64, u64, u32, u64, u64, u8)>(), any_name(), any_name()),
+    )
+        .prop_map(
+            |((key, status, snapshot, event_id, event_type), (numbers, visibility, error))| {
+                let (seq, occurred_ms, text_size, part_count, live_size, stored_size, end_reason) =
+                    numbers;
+                let lane = Lane {
+                    status,
+                    seq,
+                    event_id,
+                    event_type,
+                    visibility,
+                    occurred_ms,
+                    snapshot,
+                    text_size,
+                    part_count,
+                    live_size,
+                    stored_size,
+                    end_reason,
+                    error,
+                };
+                StreamPart::Lane { key, lane }
+            },
+        );
+    let text = (any_name(), 0u32..5, vec(any::<u64>(), 0..4), "\\PC{0,40}")
+        .prop_map(|(key, number, ids, text)| StreamPart::Text { key, number, ids, text });
+    let content =
+        (any_name(), any::<bool>(), vec(any::<u8>(), 0..50)).prop_map(|(key, is_live, json)| {
+            StreamPart::Content { key, is_live, json: Bytes::from(json) }
+        });
+    prop_oneof![head, lane, text, content]
 }

@@ -28,13 +28,13 @@ ROUTES = {
         /cluster/simpleNodes /cluster/info /cluster/slots /cluster/allslot /cluster/slots/1/config /cluster/slots/1/replicas
         /cluster/slots/1/localReplica /cluster/devtools/checkLogConflict /manager/login /migrate/result /docs /docs/ /docs/openapi.json
         /docs/health /debug/pprof/ /stress/templates /stress/infoList /stress/add /web/ /plugins /plugin/bind /user/update_plugin_no
-        /tags /tag/remove""".split() + UNKNOWN,
+        /tags /tag/remove /message/event /message/eventsync /cluster/message/eventsync""".split() + UNKNOWN,
     "manager": """/ /nope /favicon.ico /user/token /message/send /manager/login /metrics /metrics/app /metrics/cluster /metrics/system /web /web/
         /web/login /web/cluster/nodes /web/nope/deeper /web/index.html /web/logo.png /varz /varz/setting /connz /conn/kick /conn/remove
         /cluster/nodes /cluster/simpleNodes /cluster/node /cluster/slots /cluster/allslot /cluster/slots/1/config /cluster/slots/1/replicas
         /cluster/slots/1/localReplica /cluster/info /cluster/slots/1/migrate /cluster/slots/1/election /cluster/channels/g/2/start
         /cluster/channels/g/2/stop /cluster/channels/g/2/migrate /plugins /plugin/bind /plugin/unbind /plugin/uninstall /pluginconfig/p
-        /tag/remove /tags""".split(),
+        /tag/remove /tags /cluster/message/eventsync""".split(),
     "demo": "/metrics /web/ / /login /chatdemo /chatdemo/ /chatdemo/none/such /favicon.ico /health /route".split(),
 }
 

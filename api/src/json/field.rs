@@ -131,6 +131,26 @@ impl Field for Bytes {
     }
 }
 
+/// Any JSON, kept as text without blanks; empty: `null`, or nothing.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Raw(pub(crate) Bytes);
+
+impl Field for Raw {
+    const KIND: &'static str = "json.RawMessage";
+
+    fn read(&mut self, value: Value<'_>, _: &mut Faults) {
+        let mut json = Vec::new();
+        if !matches!(value, Value::Null) {
+            value.write(&mut json);
+        }
+        // Strings may hold what is no UTF-8.
+        self.0 = match String::from_utf8(json) {
+            Ok(json) => json.into(),
+            Err(error) => String::from_utf8_lossy(error.as_bytes()).into_owned().into(),
+        };
+    }
+}
+
 impl<T: Field + Default> Field for Vec<T> {
     const KIND: &'static str = "array";
 

@@ -13,7 +13,7 @@ mod value;
 mod write;
 
 pub(crate) use self::{
-    field::{Faults, Field},
+    field::{Faults, Field, Raw},
     value::Value,
     write::{Base64, to_json},
 };
@@ -103,7 +103,7 @@ pub(crate) use body;
 pub fn fuzz_body(bytes: &[u8]) {
     use crate::{
         channel, cluster, connection, conversation, history, list, lookup, manager, message,
-        plugin, system_accounts, tag, user,
+        plugin, stream, system_accounts, tag, user,
     };
 
     fn one<T: Field + Default>(bytes: &[u8]) {
@@ -133,6 +133,9 @@ pub fn fuzz_body(bytes: &[u8]) {
     one::<history::SyncBody>(bytes);
     one::<lookup::MessagesBody>(bytes);
     one::<lookup::MessageBody>(bytes);
+    one::<stream::EventBody>(bytes);
+    one::<stream::EventSyncBody>(bytes);
+    stream::fuzz_payload(bytes);
     one::<conversation::ReadBody>(bytes);
     one::<conversation::SyncBody>(bytes);
     one::<conversation::ByChannelsBody>(bytes);

@@ -7,7 +7,7 @@ pub(crate) enum Value<'a> {
     /// `null`.
     Null,
     /// `true` or `false`.
-    Bool,
+    Bool(bool),
     /// A number as written.
     Number(&'a str),
     /// A string.
@@ -44,11 +44,30 @@ impl<'a> Value<'a> {
     pub(crate) fn kind(&self) -> String {
         match self {
             Self::Null => "null".to_owned(),
-            Self::Bool => "bool".to_owned(),
+            Self::Bool(_) => "bool".to_owned(),
             Self::Number(digits) => format!("number {digits}"),
             Self::Text(_) => "string".to_owned(),
             Self::Array(_) => "array".to_owned(),
             Self::Object(_) => "object".to_owned(),
+        }
+    }
+}
+
+impl Value<'_> {
+    /// The value as JSON, without the blanks between its parts.
+    pub(crate) fn write(&self, out: &mut Vec<u8>) {
+        match self {
+            Self::Null => out.extend_from_slice(b"null"),
+            Self::Bool(true) => out.extend_from_slice(b"true"),
+            Self::Bool(false) => out.extend_from_slice(b"false"),
+            Self::Number(digits) => out.extend_from_slice(digits.as_bytes()),
+            Self::Text(Text(text)) => {
+                out.push(b'"');
+                out.extend_from_slice(text);
+                out.push(b'"');
+            }
+            Self::Array(items) => items.rest.write(out, b'[', b']'),
+            Self::Object(members) => members.rest.write(out, b'{', b'}'),
         }
     }
 }
@@ -103,6 +122,21 @@ impl<'a> Rest<'a> {
         }
     }
 
+    /// Writes what is left without its blanks, in brackets.
+    fn write(&self, out: &mut Vec<u8>, open: u8, close: u8) {
+        out.push(open);
+        let mut rest = self.0;
+        while let Some(byte) = rest.first() {
+            let size = if *byte == b'"' { string_size(rest) } else { 1 };
+            let (head, tail) = rest.split_at_checked(size).unwrap_or((rest, &[]));
+            if !matches!(byte, b' ' | b'\t' | b'\r' | b'\n') {
+                out.extend_from_slice(head);
+            }
+            rest = tail;
+        }
+        out.push(close);
+    }
+
     /// Cuts off the first bytes.
     fn take(&mut self, size: usize) -> &'a [u8] {
         let (head, tail) = self.0.split_at_checked(size).unwrap_or((self.0, &[]));
@@ -119,11 +153,11 @@ impl<'a> Rest<'a> {
             }
             b't' => {
                 self.take(4);
-                Value::Bool
+                Value::Bool(true)
             }
             b'f' => {
                 self.take(5);
-                Value::Bool
+                Value::Bool(false)
             }
             b'"' => Value::Text(Text(self.string())),
             b'[' => Value::Array(Items { rest: Rest(self.nested()) }),

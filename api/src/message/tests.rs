@@ -7,6 +7,7 @@ use crate::testing::{Fixture, err, fine};
 fn sending() -> Fixture {
     Fixture::answers(|_, request| match request {
         Request::Send(_) => Reply::Sent { message_id: 77, seq: 5, code: Code::Success },
+        Request::ClaimStream(_) => Reply::StreamClaim(Box::default()),
         other => unreachable!("{other:?}"),
     })
 }

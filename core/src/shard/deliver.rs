@@ -14,6 +14,7 @@ use super::{
     cache::Found,
     channel::{Channel, Plan, plan_of, shown_channel},
     connection::{Live, Order},
+    events::{SharedEvent, write_event},
     parcels::{Parent, again},
     unacked::Unacked,
     waiting::Waiting,
@@ -243,6 +244,7 @@ impl Shard {
     pub(super) fn push(&mut self, message: &SharedMessage, conns: &[ConnId]) {
         // What is the same for several receivers stands in the outbox once.
         let mut shared = Shared::default();
+        let mut shared_event = SharedEvent::default();
         let has_peers = self.has_peers();
         let mut late = Vec::new();
         for conn in conns {
@@ -265,6 +267,16 @@ impl Shard {
                         continue;
                     }
                 }
+            }
+            if message.is_event() {
+                let size = write_event(&mut self.out, *conn, live, message, &mut shared_event);
+                let traffic = &mut entry.link.traffic;
+                if let Some(size) = size {
+                    traffic.count_event_out(size);
+                    self.vars.traffic.count_event_out(size);
+                    self.vars.events_pushed += 1;
+                }
+                continue;
             }
             let size = write_recv(&mut self.out, *conn, live, message, &mut shared);
             let Some(size) = size else { continue };

@@ -14,6 +14,7 @@ mod connection;
 mod dedupe;
 mod deliver;
 mod drain;
+mod events;
 mod home;
 mod ids;
 mod outbox;
@@ -23,6 +24,7 @@ mod routes;
 mod send;
 mod sends;
 mod slot;
+mod stream;
 mod systems;
 mod unacked;
 mod undelivered;
@@ -52,6 +54,7 @@ use self::{
     send::Inflow,
     sends::Sends,
     slot::Slot,
+    stream::Stream,
     systems::Systems,
     user::User,
     waiting::{Purpose, Waiting},
@@ -65,6 +68,7 @@ use crate::{
     map::{Map, Set},
     request::{RequestToken, Vars},
     settings::Settings,
+    stream::StreamKey,
     wire::crypto::ServerKey,
 };
 
@@ -122,6 +126,7 @@ pub struct Shard {
     dirty: Set<SlotId>,
     channels: Cache<ChannelId, Channel, Waiting>,
     users: Cache<Name, User, Waiting>,
+    streams: Cache<StreamKey, Stream, Waiting>,
     reads: Map<ReadId, Purpose>,
     next_read: u64,
     /// Reads of channels and users that failed, and when each is asked for again.
@@ -196,6 +201,7 @@ impl Shard {
             dirty: Set::default(),
             channels: Cache::default(),
             users: Cache::default(),
+            streams: Cache::default(),
             reads: Map::default(),
             next_read: 0,
             failed_reads: VecDeque::new(),
@@ -272,12 +278,20 @@ impl Shard {
         } else {
             self.users.shrink(bound, logs_in)
         }
+        // One that something waits for is pinned.
+        let bound = (self.settings.cache_size_max / 8).min(bound);
+        if rests {
+            self.streams.rest(bound, |_, _| false)
+        } else {
+            self.streams.shrink(bound, |_, _| false)
+        }
         self.is_resting |= rests;
     }
 
     /// When a shard that has nothing to do lets go of what it keeps.
     fn rests_at_ms(&self) -> Option<u64> {
-        let much = self.channels.size().max(self.users.size()) > REST_SIZE;
+        let size = self.channels.size().max(self.users.size()).max(self.streams.size());
+        let much = size > REST_SIZE;
         (much && !self.is_resting).then_some(self.worked_ms + REST_MS)
     }
 
@@ -308,6 +322,7 @@ impl Shard {
                 let stale = |waiter: &Waiting| matches!(waiter, Waiting::Apply(_));
                 self.channels.forget(|channel| channel.slot(slot_count) == slot, stale);
                 self.users.forget(|uid| SlotId::of(uid, slot_count) == slot, stale);
+                self.streams.forget(|stream| stream.slot(slot_count) == slot, stale);
                 self.read_again(slot);
                 if slot == CLUSTER_SLOT {
                     self.tell_systems(Parent::None);
@@ -505,6 +520,7 @@ impl Shard {
             slots_leading: count(self.slots.values().filter(|slot| slot.leading).count()),
             channels_cached: count(self.channels.count()),
             users_cached: count(self.users.count()),
+            streams_cached: count(self.streams.count()),
             ..self.vars
         }
     }

@@ -230,6 +230,10 @@ impl Shard {
                 self.reply(caller, Reply::Vars(vars));
             }
             Request::ChangeSystems { add, uids } => self.change_systems(caller, add, uids),
+            Request::StreamEvent(event) => self.on_stream_event(caller, ask, event),
+            Request::ClaimStream(claim) => self.on_claim(caller, claim),
+            Request::ReadClaim { client_msg_no } => self.read_claim(caller, ask, client_msg_no),
+            Request::Streams { streams } => self.read_streams(caller, streams),
             Request::WriteClusterKeys { entries } => self.write_cluster_keys(caller, entries),
             Request::ReadClusterKeys { prefix } => {
                 if self.reads_or_fails(caller, CLUSTER_SLOT)
@@ -253,7 +257,7 @@ impl Shard {
     }
 
     /// Whether what is in memory is the newest there is (G7).
-    fn reads_or_fails(&mut self, caller: Caller, slot: SlotId) -> bool {
+    pub(super) fn reads_or_fails(&mut self, caller: Caller, slot: SlotId) -> bool {
         let leads = self.leads_now(slot);
         if !leads {
             self.not_leader(caller, slot);

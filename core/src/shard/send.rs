@@ -423,7 +423,10 @@ impl Shard {
                 let done = SendOutcome::Done { message_id, seq, code: Code::Success };
                 self.answer_send(slot, sender, done);
             }
-            (Waiter::Send(sender), Outcome::Done | Outcome::Failed(Failure::Storage)) => {
+            (
+                Waiter::Send(sender),
+                Outcome::Done | Outcome::Replied(_) | Outcome::Failed(Failure::Storage),
+            ) => {
                 let code = Code::SystemError;
                 self.answer_send(slot, sender, SendOutcome::Done { message_id: 0, seq: 0, code });
             }
@@ -439,7 +442,10 @@ impl Shard {
                     self.reply(caller, outcome.into_reply());
                 }
             }
-            (Waiter::Outbox { source, target, index }, Outcome::Done | Outcome::Sent { .. }) => {
+            (
+                Waiter::Outbox { source, target, index },
+                Outcome::Done | Outcome::Sent { .. } | Outcome::Replied(_),
+            ) => {
                 self.outbox_committed(source, target, index);
             }
             // The source sends the row again.

@@ -60,6 +60,8 @@ pub(crate) enum Outcome {
     Sent { message_id: i64, seq: u64 },
     /// It will not be, or nobody knows.
     Failed(Failure),
+    /// Carried out, or refused by a rule, with this answer.
+    Replied(Box<Reply>),
 }
 
 impl Outcome {
@@ -69,6 +71,7 @@ impl Outcome {
             Self::Done => Reply::Done,
             Self::Sent { message_id, seq } => Reply::Sent { message_id, seq, code: Code::Success },
             Self::Failed(failure) => Reply::Failed(failure),
+            Self::Replied(reply) => *reply,
         }
     }
 }
@@ -241,6 +244,10 @@ pub(crate) fn command_size(command: &Command) -> usize {
         Command::SetToken { token, uid, .. } => 64 + token.len() + uid.len(),
         Command::SetClusterKey { key, value } | Command::WriteClusterKey { key, value } => {
             64 + key.len() + value.len()
+        }
+        Command::StreamEvent(event) => event.size(),
+        Command::ClaimStream(claim) => {
+            96 + claim.client_msg_no.len() + claim.channel.id.len() + claim.from.len()
         }
         Command::SetInfo { .. }
         | Command::Disband { .. }

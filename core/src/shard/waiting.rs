@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
-use super::{Local, Shard, channel::Channel, deliver::FanOut, slot::Caller, user::User};
+use super::{
+    Local, Shard, channel::Channel, deliver::FanOut, slot::Caller, stream::Stream, user::User,
+};
 use crate::{
     effect::{Effect, ReadId},
     envelope::{Envelope, Epoch, SendTask},
     id::{ChannelId, Name, SlotId},
     request::{Failure, Reply},
     row::{Read, Rows},
+    stream::StreamKey,
 };
 
 /// A channel or user that could not be read is asked for again after this time.
@@ -34,6 +37,8 @@ pub(crate) enum Purpose {
     Channel(ChannelId),
     /// A user for the cache.
     User(Name),
+    /// A stream for the cache.
+    Stream(StreamKey),
     /// An answer for a caller of the API.
     Api(Caller),
     /// Messages for a caller; which end may be cut.
@@ -51,6 +56,11 @@ impl Shard {
         self.read(slot, Read::User(uid.clone()), Purpose::User(uid));
     }
 
+    pub(super) fn load_stream(&mut self, stream: StreamKey) {
+        let slot = stream.slot(self.settings.slot_count);
+        self.read(slot, Read::Stream(stream.clone()), Purpose::Stream(stream));
+    }
+
     pub(super) fn read(&mut self, slot: SlotId, read: Read, purpose: Purpose) {
         self.next_read += 1;
         let id = ReadId(self.next_read);
@@ -65,6 +75,7 @@ impl Shard {
         let of_slot = |purpose: &Purpose| match purpose {
             Purpose::Channel(channel) => channel.slot(slot_count) == slot,
             Purpose::User(uid) => SlotId::of(uid, slot_count) == slot,
+            Purpose::Stream(stream) => stream.slot(slot_count) == slot,
             Purpose::Api(_) | Purpose::Messages(..) => false,
         };
         let old = self.reads.iter().filter(|(_, purpose)| of_slot(purpose));
@@ -81,6 +92,7 @@ impl Shard {
         match purpose {
             Purpose::Channel(channel) => self.load_channel(channel),
             Purpose::User(uid) => self.load_user(uid),
+            Purpose::Stream(stream) => self.load_stream(stream),
             // Each is read once: their callers are told what comes.
             Purpose::Api(_) | Purpose::Messages(..) => {}
         }
@@ -102,6 +114,11 @@ impl Shard {
                 let size = user.size();
                 self.users.put(&uid, user, size)
             }
+            (Purpose::Stream(key), Rows::Stream(rows)) => {
+                let stream = Stream::new(rows);
+                let size = stream.size();
+                self.streams.put(&key, stream, size)
+            }
             (Purpose::Messages(caller, from_start), Rows::Messages(messages)) => {
                 return self.reply_messages(caller, messages, from_start);
             }
@@ -110,7 +127,8 @@ impl Shard {
                 let reply = match rows {
                     Rows::Messages(messages) => Reply::Messages(messages),
                     Rows::Digests(digests) => Reply::Digests(digests),
-                    Rows::Channel(_) | Rows::User(_) | Rows::Found(_) => {
+                    Rows::Streams(streams) => Reply::Streams(streams),
+                    Rows::Channel(_) | Rows::User(_) | Rows::Found(_) | Rows::Stream(_) => {
                         Reply::Failed(Failure::Storage)
                     }
                     Rows::Failed(error) => {
@@ -128,6 +146,11 @@ impl Shard {
             (Purpose::User(uid), rows) => {
                 self.warn(format!("user {uid} cannot be read: {}", failure_of(&rows)));
                 return self.read_later(Purpose::User(uid));
+            }
+            (Purpose::Stream(key), rows) => {
+                let channel = &key.channel.id;
+                self.warn(format!("a stream of {channel} cannot be read: {}", failure_of(&rows)));
+                return self.read_later(Purpose::Stream(key));
             }
         };
         self.wake(waiting);
@@ -170,6 +193,8 @@ fn failure_of(rows: &Rows) -> &str {
         | Rows::User(_)
         | Rows::Messages(_)
         | Rows::Digests(_)
-        | Rows::Found(_) => "the store answered another question",
+        | Rows::Found(_)
+        | Rows::Stream(_)
+        | Rows::Streams(_) => "the store answered another question",
     }
 }

@@ -12,6 +12,7 @@
 //! the protocol reference (sections are named as §n at the items that follow them).
 
 pub mod crypto;
+pub mod event;
 pub mod frame;
 pub mod inbound;
 pub mod jsonrpc;

@@ -1,5 +1,7 @@
 //! The nodes' callers: clients over JSON-RPC, and a back end's requests.
 
+use jindou_core::stream::{StreamKey, StreamView};
+
 use super::*;
 
 impl Nodes {
@@ -130,6 +132,11 @@ impl Nodes {
         let messages = &self.nodes[leader].store.messages;
         let of = messages.range((channel.clone(), 0)..=(channel.clone(), u64::MAX));
         of.map(|(_, message)| message.client_msg_no.to_string()).collect()
+    }
+
+    /// A stream in the store of a node.
+    pub(crate) fn view_at(&self, node: usize, stream: &StreamKey) -> StreamView {
+        self.nodes[node].store.stream(stream)
     }
 
     /// Whether all replicas that are alive have the same rows.

@@ -11,6 +11,7 @@ use jindou_core::{
         SlotRows, Sought, UserRows,
     },
     shard::CLUSTER_SLOT,
+    stream::{StreamKey, StreamPart, StreamView},
 };
 
 /// All slots of the world.
@@ -27,6 +28,8 @@ pub(crate) struct Store {
     pub(crate) outbox: BTreeMap<(SlotId, SlotId, u64), bytes::Bytes>,
     received: BTreeMap<(SlotId, SlotId), u64>,
     cluster: BTreeMap<String, bytes::Bytes>,
+    /// By what it is of, its lane and its number.
+    streams: BTreeMap<(StreamKey, u8, Name, u32), StreamPart>,
 }
 
 impl Store {
@@ -87,6 +90,10 @@ impl Store {
                     self.cluster.insert(key, value);
                 }
                 Row::Membership(_) => {}
+                Row::Stream { stream, part } => {
+                    let (piece, lane, number) = place_of(&part);
+                    self.streams.insert((stream, piece, lane, number), part);
+                }
             }
         }
     }
@@ -145,6 +152,14 @@ impl Store {
             Read::Find { channel, sought } => {
                 Rows::Found(sought.iter().map(|sought| self.find(channel, sought)).collect())
             }
+            Read::Stream(stream) => {
+                let parts = self.parts(stream);
+                let is_needed = |part: &StreamPart| !matches!(part, StreamPart::Content { .. });
+                Rows::Stream(parts.filter(is_needed).collect())
+            }
+            Read::Streams(streams) => {
+                Rows::Streams(streams.iter().map(|stream| self.stream(stream)).collect())
+            }
             Read::Digests { uid, items } => Rows::Digests(
                 items
                     .iter()
@@ -183,6 +198,16 @@ impl Store {
         .cloned()
     }
 
+    fn parts(&self, stream: &StreamKey) -> impl Iterator<Item = StreamPart> {
+        let first = (stream.clone(), 0, Name::from(""), 0);
+        let of_stream = self.streams.range(first..).take_while(|((s, ..), _)| s == stream);
+        of_stream.map(|(_, part)| part.clone()).collect::<Vec<_>>().into_iter()
+    }
+
+    pub(crate) fn stream(&self, stream: &StreamKey) -> StreamView {
+        StreamView::of(self.parts(stream))
+    }
+
     fn list(&self, channel: &ChannelId, list: List) -> Vec<(Name, i64)> {
         self.lists
             .iter()
@@ -194,6 +219,15 @@ impl Store {
     pub(crate) fn last_seq(&self, channel: &ChannelId) -> u64 {
         let range = (channel.clone(), 0)..=(channel.clone(), u64::MAX);
         self.messages.range(range).next_back().map_or(0, |((_, seq), _)| *seq)
+    }
+}
+
+fn place_of(part: &StreamPart) -> (u8, Name, u32) {
+    match part {
+        StreamPart::Head(_) => (0, "".into(), 0),
+        StreamPart::Lane { key, .. } => (1, key.clone(), 0),
+        StreamPart::Text { key, number, .. } => (2, key.clone(), *number),
+        StreamPart::Content { key, is_live, .. } => (3, key.clone(), u32::from(*is_live)),
     }
 }
 

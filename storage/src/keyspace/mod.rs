@@ -19,6 +19,7 @@ pub(crate) mod message;
 pub(crate) mod outbox;
 pub(crate) mod received;
 pub(crate) mod sent;
+pub(crate) mod stream;
 
 use jindou_core::{
     id::{LogId, SlotId},
@@ -41,13 +42,14 @@ pub(crate) enum Table {
     Outbox = 8,
     Received = 9,
     Cluster = 10,
-    /// Last: a slot's position is written after its rows.
+    /// An install writes it last, after the slot's rows.
     Applied = 11,
+    Stream = 12,
 }
 
 impl Table {
     /// In the order in which snapshots and hashes go through them.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Message,
         Self::Sent,
         Self::Channel,
@@ -59,6 +61,7 @@ impl Table {
         Self::Received,
         Self::Cluster,
         Self::Applied,
+        Self::Stream,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -74,6 +77,7 @@ impl Table {
             Self::Received => received::NAME,
             Self::Cluster => cluster::NAME,
             Self::Applied => applied::NAME,
+            Self::Stream => stream::NAME,
         }
     }
 
@@ -147,6 +151,9 @@ pub(crate) fn encode(slot: SlotId, row: &Row) -> Result<RawRow, StorageError> {
             applied::key(slot, applied::What::Membership),
             Some(applied::encode_membership(membership)),
         ),
+        Row::Stream { stream, part } => {
+            (Table::Stream, stream::key(slot, stream, part)?, Some(stream::encode(part)))
+        }
     };
     Ok(RawRow { table, key, value })
 }
@@ -219,6 +226,10 @@ pub(crate) fn decode(
             let (slot, key) = cluster::parse_key(key)?;
             let value = cluster::decode(value)?;
             (slot, Row::ClusterKey { key, value })
+        }
+        Table::Stream => {
+            let (slot, stream, part) = stream::decode(key, value)?;
+            (slot, Row::Stream { stream, part })
         }
         Table::Applied => match applied::parse_key(key)? {
             (slot, applied::What::Position) => {

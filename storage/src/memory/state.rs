@@ -15,11 +15,12 @@ use jindou_core::{
         ChannelRows, Conversation, DedupeRecord, Device, Digest, DigestQuery, Persist, Read, Row,
         Rows, SlotRows, Sought, UserRows,
     },
+    stream::{StreamKey, StreamPart, StreamView},
 };
 
 use super::lock;
 use crate::{
-    DIGESTS_SIZE_MAX, MESSAGES_SIZE_MAX,
+    DIGESTS_SIZE_MAX, MESSAGES_SIZE_MAX, STREAMS_SIZE_MAX,
     completion::{Answers, CompletionSender, Done, Outcome},
     error::StorageError,
     keyspace::{self, RawRow, Stored},
@@ -66,6 +67,8 @@ struct Slot {
     outbox: BTreeMap<(SlotId, u64), Bytes>,
     received: BTreeMap<SlotId, u64>,
     cluster: BTreeMap<String, Bytes>,
+    /// By stream, and by a piece's own key.
+    streams: BTreeMap<StreamKey, BTreeMap<Vec<u8>, StreamPart>>,
 }
 
 fn set<K: Ord, V>(entry: Entry<'_, K, V>, value: Option<V>) {
@@ -119,6 +122,12 @@ impl Slot {
                 self.cluster.insert(key, value);
             }
             Row::Membership(membership) => self.membership = Some(membership),
+            Row::Stream { stream, part } => {
+                // A stream whose key has no bytes is refused where rows become bytes.
+                if let Ok(key) = keyspace::stream::key(SlotId(0), &stream, &part) {
+                    self.streams.entry(stream).or_default().insert(key, part);
+                }
+            }
         }
     }
 
@@ -256,6 +265,11 @@ impl Slot {
                     .iter()
                     .map(|(key, value)| Row::ClusterKey { key: key.clone(), value: value.clone() }),
             )
+            .chain(self.streams.iter().flat_map(|(stream, parts)| {
+                parts
+                    .values()
+                    .map(|part| Row::Stream { stream: stream.clone(), part: part.clone() })
+            }))
             .chain(self.membership.clone().map(Row::Membership));
         let mut raw: Vec<RawRow> =
             rows.map(|row| keyspace::encode(slot, &row)).collect::<Result<_, _>>()?;
@@ -325,6 +339,19 @@ impl Slot {
                     found.as_ref().is_none_or(|message| budget.take(message.payload.len()))
                 };
                 Rows::Found(found.take_while(fits).collect())
+            }
+            Read::Stream(stream) => {
+                let parts = self.streams.get(&stream).into_iter().flat_map(BTreeMap::values);
+                let is_needed = |part: &&StreamPart| !matches!(part, StreamPart::Content { .. });
+                Rows::Stream(parts.filter(is_needed).cloned().collect())
+            }
+            Read::Streams(streams) => {
+                let mut budget = Budget::new(STREAMS_SIZE_MAX);
+                let views = streams.iter().map(|stream| {
+                    let parts = self.streams.get(stream).into_iter().flat_map(BTreeMap::values);
+                    StreamView::of(parts.cloned())
+                });
+                Rows::Streams(views.take_while(|view| budget.take(view.size())).collect())
             }
         }
     }

@@ -6,6 +6,7 @@ use jindou_core::{
     id::{ChannelId, SlotId},
     message::SharedMessage,
     row::{ChannelRows, Digest, DigestQuery, Read, Rows, SlotRows, Sought, UserRows},
+    stream::{PARTS_REMEMBERED, StreamKey, StreamPart, StreamView},
 };
 
 use super::{
@@ -13,11 +14,11 @@ use super::{
     store::{Tables, read_error},
 };
 use crate::{
-    DIGESTS_SIZE_MAX, MESSAGES_SIZE_MAX,
+    DIGESTS_SIZE_MAX, MESSAGES_SIZE_MAX, STREAMS_SIZE_MAX,
     error::StorageError,
     keyspace::{
         Table, applied, channel, cluster, conversation, dedupe, device, list, lookup, message,
-        outbox, received, sent,
+        outbox, received, sent, stream,
     },
 };
 
@@ -86,6 +87,8 @@ impl Reader {
                     .map(Rows::Digests)
             }
             Read::Find { channel, sought } => self.find(slot, channel, sought).map(Rows::Found),
+            Read::Stream(stream) => self.stream(slot, stream).map(Rows::Stream),
+            Read::Streams(streams) => self.streams(slot, streams).map(Rows::Streams),
         };
         rows.unwrap_or_else(|e| {
             tracing::error!("reading {slot}: {e}");
@@ -303,6 +306,44 @@ impl Reader {
         })
     }
 
+    /// What a stream needs in memory.
+    fn stream(&self, slot: SlotId, key: &StreamKey) -> Result<Vec<StreamPart>> {
+        let outline = stream::outline(slot, key)?;
+        let mut parts = self
+            .snapshot
+            .range(self.keyspace(Table::Stream), outline)
+            .map(stream_part)
+            .collect::<Result<Vec<StreamPart>>>()?;
+        let lanes = parts.iter().filter_map(|part| match part {
+            StreamPart::Lane { key, .. } => Some(key.clone()),
+            StreamPart::Head(_) | StreamPart::Text { .. } | StreamPart::Content { .. } => None,
+        });
+        for lane in lanes.collect::<Vec<_>>() {
+            let texts = stream::texts(slot, key, &lane)?;
+            let last = self.snapshot.prefix(self.keyspace(Table::Stream), texts).rev();
+            let last = last.take(PARTS_REMEMBERED).map(stream_part);
+            let last = last.collect::<Result<Vec<StreamPart>>>()?;
+            parts.extend(last.into_iter().rev());
+        }
+        Ok(parts)
+    }
+
+    fn streams(&self, slot: SlotId, keys: &[StreamKey]) -> Result<Vec<StreamView>> {
+        let mut views = Vec::new();
+        let mut budget = Budget::new(STREAMS_SIZE_MAX);
+        for key in keys {
+            let prefix = stream::prefix(slot, key)?;
+            let parts = self.snapshot.prefix(self.keyspace(Table::Stream), prefix);
+            let parts = parts.map(stream_part).collect::<Result<Vec<StreamPart>>>()?;
+            let view = StreamView::of(parts);
+            if !budget.take(view.size()) {
+                break;
+            }
+            views.push(view);
+        }
+        Ok(views)
+    }
+
     /// Position and members of a slot.
     pub(super) fn applied(
         &self,
@@ -350,6 +391,11 @@ impl Reader {
             })
         })
     }
+}
+
+fn stream_part(row: fjall::Guard) -> Result<StreamPart> {
+    let (key, value) = row.into_inner().map_err(read_error)?;
+    Ok(stream::decode(&key, &value)?.2)
 }
 
 fn collect(

@@ -50,6 +50,7 @@ impl Tables {
             received,
             cluster,
             applied,
+            stream,
         ] = &self.tables;
         match table {
             Table::Message => message,
@@ -63,6 +64,7 @@ impl Tables {
             Table::Received => received,
             Table::Cluster => cluster,
             Table::Applied => applied,
+            Table::Stream => stream,
         }
     }
 }
@@ -164,7 +166,8 @@ impl StateStore {
                     | Table::Outbox
                     | Table::Received
                     | Table::Cluster
-                    | Table::Applied => options.memtable_size_max / 4,
+                    | Table::Applied
+                    | Table::Stream => options.memtable_size_max / 4,
                 },
             })
             .collect();
@@ -304,7 +307,8 @@ fn of(table: Table) -> KeyspaceCreateOptions {
         | Table::Dedupe
         | Table::Outbox
         | Table::Received
-        | Table::Cluster => by_range(),
+        | Table::Cluster
+        | Table::Stream => by_range(),
         Table::Sent | Table::Channel | Table::Device | Table::Applied => plain(),
     }
 }

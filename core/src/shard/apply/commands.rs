@@ -166,6 +166,10 @@ impl Shard {
                 self.tell_systems(Parent::Word(slot, index));
                 Outcome::Done
             }
+            Command::StreamEvent(event) => {
+                self.apply_event((slot, index), &event, time_ms, gathered)
+            }
+            Command::ClaimStream(claim) => self.apply_claim(&claim, time_ms, gathered),
             Command::Delivered { index } => {
                 if let Some(state) = self.slots.get_mut(&slot) {
                     state.recent.delivered(index);
@@ -258,6 +262,9 @@ impl Shard {
             self.change_elsewhere(gathered, ConversationChange { uid, channel, action });
         }
         let message_id = message.id;
+        if message.is_stream() {
+            self.anchor_stream(&message, gathered);
+        }
         let has_peers = self.has_peers();
         if let Some(state) = self.slots.get_mut(&slot) {
             if state.leading {

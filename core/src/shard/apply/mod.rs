@@ -5,6 +5,7 @@
 //! nodes, or another slot.
 
 mod commands;
+mod streams;
 
 use super::{
     Shard,
@@ -21,6 +22,7 @@ use crate::{
     map::Map,
     message::SharedMessage,
     row::{DedupeRecord, Persist, Row},
+    stream::StreamKey,
 };
 
 /// An entry that is applied within this time of its proposal counts as prompt.
@@ -36,6 +38,8 @@ struct Gathered {
     answers: Vec<(Waiter, Outcome)>,
     held: Vec<(Waiter, Outcome)>,
     held_channels: Vec<ChannelId>,
+    /// Streams that have changed.
+    streams: Vec<StreamKey>,
 }
 
 struct Delivery {
@@ -158,6 +162,7 @@ impl Shard {
             let here = match row {
                 Needed::Channel(channel) => self.channel_or_wait(&channel, slot),
                 Needed::User(uid) => self.user_or_wait(uid, slot),
+                Needed::Stream(stream) => self.stream_or_wait(&stream, slot),
             };
             missing += usize::from(!here);
         });
@@ -170,6 +175,7 @@ impl Shard {
         for_each_row(commands, |row| match row {
             Needed::Channel(channel) => self.channels.pin(&channel, pin),
             Needed::User(uid) => self.users.pin(uid, pin),
+            Needed::Stream(stream) => self.streams.pin(&stream, pin),
         });
     }
 
@@ -190,6 +196,17 @@ impl Shard {
             Found::Loading => false,
             Found::Missing => {
                 self.load_user(uid.clone());
+                false
+            }
+        }
+    }
+
+    fn stream_or_wait(&mut self, stream: &StreamKey, slot: SlotId) -> bool {
+        match self.streams.get_or_wait(stream, || Waiting::Apply(slot)) {
+            Found::Ready(_) => true,
+            Found::Loading => false,
+            Found::Missing => {
+                self.load_stream(stream.clone());
                 false
             }
         }
@@ -228,6 +245,7 @@ impl Shard {
                 self.answer_in_order(slot, channel, waiter, outcome, &mut gathered.answers);
             }
         }
+        self.gather_streams(&mut gathered);
         let targets: Vec<SlotId> = gathered.changes.keys().copied().collect();
         if let Some(state) = self.slots.get_mut(&slot) {
             let records = std::mem::take(&mut gathered.records);
@@ -309,13 +327,14 @@ impl Shard {
 enum Needed<'a> {
     Channel(ChannelId),
     User(&'a Name),
+    Stream(StreamKey),
 }
 
 fn for_each_row<'a>(commands: &'a [Command], mut f: impl FnMut(Needed<'a>)) {
     for command in commands {
         match command {
-            Command::Message(NewMessage { channel, .. })
-            | Command::SetInfo { channel, .. }
+            Command::Message(message) => need_message(message, &mut f),
+            Command::SetInfo { channel, .. }
             | Command::Disband { channel }
             | Command::ChangeList { channel, .. } => f(Needed::Channel(channel.into())),
             Command::SetToken { uid, .. } => f(Needed::User(uid)),
@@ -325,7 +344,14 @@ fn for_each_row<'a>(commands: &'a [Command], mut f: impl FnMut(Needed<'a>)) {
                     f(Needed::User(&change.uid));
                 }
             }
-            Command::MessageTo { message, .. } => f(Needed::Channel((&message.channel).into())),
+            Command::MessageTo { message, .. } => need_message(message, &mut f),
+            Command::StreamEvent(event) => {
+                f(Needed::Channel(event.stream.channel.clone()));
+                f(Needed::Stream(event.stream.clone()));
+            }
+            Command::ClaimStream(claim) => {
+                f(Needed::Stream(StreamKey::claim(claim.client_msg_no.clone())));
+            }
             Command::OutboxDone { .. }
             | Command::SetClusterKey { .. }
             | Command::WriteClusterKey { .. }
@@ -333,4 +359,12 @@ fn for_each_row<'a>(commands: &'a [Command], mut f: impl FnMut(Needed<'a>)) {
             | Command::Delivered { .. } => {}
         }
     }
+}
+
+fn need_message<'a>(message: &NewMessage, f: &mut impl FnMut(Needed<'a>)) {
+    let channel = ChannelId::from(&message.channel);
+    if message.is_stream() {
+        f(Needed::Stream(StreamKey::new(channel.clone(), message.client_msg_no.clone())));
+    }
+    f(Needed::Channel(channel));
 }

@@ -64,12 +64,15 @@ impl Memory {
             self.know(message.id, now_ms);
             return Order::Next;
         }
-        let Some(pushed) = self.channels.get_mut(&message.channel) else {
+        // Events have an order of their own in each stream.
+        let stream = message.is_event().then(|| order_of_stream(message));
+        let channel = stream.as_ref().unwrap_or(&message.channel);
+        let Some(pushed) = self.channels.get_mut(channel) else {
             if self.channels.len() >= CHANNELS_MAX {
                 self.channels.drain(..CHANNELS_MAX / 2);
             }
             let pushed = Pushed { highest: seq, before: 1 };
-            self.channels.insert(message.channel.clone(), pushed);
+            self.channels.insert(channel.clone(), pushed);
             return Order::Next;
         };
         if let Some(older) = pushed.highest.checked_sub(seq) {
@@ -112,6 +115,12 @@ impl Memory {
     pub(crate) fn is_over(&self, now_ms: u64) -> bool {
         self.last_ms + REMEMBERED_MS < now_ms
     }
+}
+
+/// Under what the order of a stream's events is remembered: no channel has such an id.
+fn order_of_stream(message: &Message) -> ChannelId {
+    let (channel, client_msg_no) = (&message.channel, &message.client_msg_no);
+    ChannelId::new(format!("{}\n{client_msg_no}\n", channel.id), channel.kind)
 }
 
 #[cfg(test)]

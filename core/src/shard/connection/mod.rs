@@ -160,6 +160,10 @@ impl Traffic {
         self.count_frame_out(size);
     }
 
+    pub(crate) fn count_event_out(&mut self, size: usize) {
+        self.count_frame_out(u64::try_from(size).unwrap_or(u64::MAX));
+    }
+
     fn count_frame_out(&mut self, size: u64) {
         self.frames_out += 1;
         self.bytes_out += size;

@@ -172,11 +172,11 @@ fn switches(out: &mut Vec<u8>, names: [(&str, bool); 4]) {
     }
 }
 
-pub(super) fn put(out: &mut Vec<u8>, text: &str) {
+pub(in crate::wire) fn put(out: &mut Vec<u8>, text: &str) {
     out.extend_from_slice(text.as_bytes());
 }
 
-pub(super) fn number(out: &mut Vec<u8>, value: impl itoa::Integer) {
+pub(in crate::wire) fn number(out: &mut Vec<u8>, value: impl itoa::Integer) {
     put(out, itoa::Buffer::new().format(value));
 }
 
@@ -190,7 +190,7 @@ pub(super) fn base64(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Appends a JSON string with Go's escapes: besides the usual ones `<`, `>`, `&` and the line
 /// separators U+2028 and U+2029.
-pub(super) fn string(out: &mut Vec<u8>, text: &str) {
+pub(in crate::wire) fn string(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
     let mut done = 0;
     let mut bytes = text.bytes().enumerate().peekable();

@@ -5,7 +5,7 @@
 
 mod client;
 mod decode;
-mod encode;
+pub(super) mod encode;
 mod scan;
 mod syntax;
 mod value;
