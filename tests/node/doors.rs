@@ -47,6 +47,27 @@ fn a_refused_connect_is_told_why_and_then_closed() {
     }
 }
 
+/// Messages of the system have no sender that a client could be.
+#[test]
+fn nobody_connects_as_the_system() {
+    for token_auth in ["true", "false"] {
+        let node = Node::start_with(&[("WK_TOKENAUTHON", token_auth), ("WK_STRESS", "true")]);
+        let token =
+            json!({"uid": "____system", "token": "t", "device_flag": APP, "device_level": 1});
+        let refused = node.api().try_post("/user/token", &token).unwrap();
+        assert_eq!(refused.status, 400, "{}", refused.text());
+        for transport in Transport::ALL {
+            for token in ["", "t"] {
+                let login = Login::new("____system", transport).token(token);
+                assert_eq!(refusal(&node, &login), Refusal::Reason(AUTH_FAIL), "{transport:?}");
+            }
+        }
+        // `stress` switches no check off.
+        let ann = Login::new("ann", Transport::Tcp).token("none");
+        assert_eq!(Client::login(&node, &ann).is_ok(), token_auth == "false");
+    }
+}
+
 /// v2.2.5 forgets the connection and leaves its socket open.
 #[test]
 fn a_kicked_or_removed_connection_is_closed() {

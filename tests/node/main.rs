@@ -21,6 +21,7 @@ mod hostile;
 mod order;
 mod programs;
 mod restart;
+mod routes;
 mod sdk;
 mod shim;
 #[path = "../support/mod.rs"]

@@ -12,13 +12,16 @@ use jindou_core::{
 };
 
 use super::{
-    document::Status,
+    document::{Document, Status},
     letters::{Answer, Ask, GroupStatus, NodeChange},
-    office::Office,
+    office::{Office, pause},
 };
 
 /// A change that an operator asked for is answered within this time or goes on unseen.
 const CHANGE_MAX: Duration = Duration::from_secs(50);
+/// How long to wait for the document of a new cluster, and how often to look.
+const FOUNDING_MAX: Duration = Duration::from_secs(3);
+const FOUNDING_PAUSE: Duration = Duration::from_millis(20);
 /// Copies that v2 tells of when nothing is configured.
 const USUAL_REPLICA_COUNT: usize = 3;
 
@@ -31,12 +34,23 @@ fn count(n: usize) -> u32 {
 }
 
 impl Office {
+    /// The document. A new cluster serves messages a moment before its first leader has written it:
+    /// that moment passes here.
+    async fn founded(&self) -> Result<Document, String> {
+        let tries = FOUNDING_MAX.as_millis() / FOUNDING_PAUSE.as_millis();
+        for _ in 0..tries {
+            let document = self.document().read(Clone::clone);
+            if document.cluster_id != 0 {
+                return Ok(document);
+            }
+            pause(FOUNDING_PAUSE).await;
+        }
+        Err("this node belongs to no cluster yet".to_owned())
+    }
+
     /// The cluster as this node can find out now.
     pub(in crate::node) async fn view(&self) -> Result<ClusterView, String> {
-        let document = self.document().read(Clone::clone);
-        if document.cluster_id == 0 {
-            return Err("this node belongs to no cluster yet".to_owned());
-        }
+        let document = self.founded().await?;
         let observed = self.look().await;
         let group_0 = observed.led.get(&CLUSTER_SLOT);
         let slots: Vec<SlotView> = (0..self.slot_count())
