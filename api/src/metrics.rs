@@ -147,6 +147,12 @@ const IO: &[(&str, Kind, OfIo, &str)] = &[
     ("jindou_refused_total", Counter, |io| io.refused, "Connections refused: a bound was reached."),
     ("jindou_accept_errors_total", Counter, |io| io.accept_errors, "Accepts that failed."),
     (
+        "jindou_tls_handshakes_cut_total",
+        Counter,
+        |io| io.handshakes_cut,
+        "TLS handshakes of clients that took too long, or were too many.",
+    ),
+    (
         "jindou_closed_slow_total",
         Counter,
         |io| io.closed_slow,

@@ -138,6 +138,8 @@ pub struct Io {
     pub closed_slow: u64,
     /// Connections cut because they did not close in time.
     pub closed_late: u64,
+    /// TLS handshakes of clients that took too long, or were too many.
+    pub handshakes_cut: u64,
     /// Reads from clients.
     pub reads: u64,
     /// Send system calls (or ring entries) to clients.

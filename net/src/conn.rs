@@ -6,13 +6,16 @@ use jindou_core::{effect::Event, id::ConnId};
 use monoio::buf::IoBuf;
 
 use crate::{
-    conns::{Phase, Send, Sent},
+    conns::{Phase, Send, Sent, Taken},
     handle::Handle,
     rt::{self, ReadHalf, SharedBuffer, WriteHalf},
 };
 
 /// Reads of one connection per turn.
 const READ_COUNT_MAX: u32 = 4;
+/// Parts of handshakes in one turn, of all connections. A signature of RSA takes most of a
+/// millisecond.
+const HANDSHAKE_COUNT_MAX: u32 = 8;
 
 /// How a reader ends.
 enum End {
@@ -48,7 +51,7 @@ async fn read_pooled(handle: &Handle, conn: ConnId, half: &mut ReadHalf) -> End 
         if half.readable().await.is_err() {
             return End::Broken;
         }
-        handle.wait_for_room().await;
+        handle.wait_for_room(conn).await;
         // There are bytes, so this comes back with the next submission.
         let buffer = handle.0.pool.borrow_mut().lend();
         let (result, buffer) = half.read(buffer).await;
@@ -69,7 +72,7 @@ async fn read_shared(
 ) -> End {
     let (mut turn, mut count) = (0, 0);
     loop {
-        handle.wait_for_room().await;
+        handle.wait_for_room(conn).await;
         let result = half.read_shared(buffer).await;
         let size = *result.as_ref().unwrap_or(&0);
         let end = buffer.with(size, |bytes| handle.take_read(conn, &result, bytes));
@@ -87,13 +90,29 @@ async fn read_shared(
 }
 
 impl Handle {
-    /// Waits while the next step has enough to do already.
-    async fn wait_for_room(&self) {
+    /// Waits while the next step has enough to do already; and, before a part of a handshake, while
+    /// this turn has seen enough of them: each may cost a signature.
+    async fn wait_for_room(&self, conn: ConnId) {
         while self.0.gate.is_shut()
             || self.0.inbox.borrow().bytes.len() > self.0.settings.inbox_size_max
         {
             self.0.gate.pass(self.0.gate.turn()).await;
         }
+        if self.0.has_tls.get() {
+            while self.0.conns.borrow().is_handshaking(conn) && !self.may_shake_hands() {
+                self.next_turn().await;
+            }
+        }
+    }
+
+    /// Takes one of the places for parts of handshakes in this turn.
+    fn may_shake_hands(&self) -> bool {
+        let turn = self.0.gate.turn();
+        let (of, count) = self.0.handshakes.get();
+        let count = if of == turn { count } else { 0 };
+        let may = count < HANDSHAKE_COUNT_MAX;
+        self.0.handshakes.set((turn, count + u32::from(may)));
+        may
     }
 
     /// Takes the outcome of a read; `bytes` holds what came.
@@ -105,23 +124,30 @@ impl Handle {
     ) -> Option<End> {
         match result {
             Ok(0) => Some(End::Clean),
-            Ok(_) => {
-                self.take_bytes(conn, bytes);
-                None
-            }
+            Ok(_) => self.take_bytes(conn, bytes),
             Err(error) if is_passing(error) => None,
             Err(_) => Some(End::Broken),
         }
     }
 
     /// Hands bytes to the machine; those of a connection that is closing are thrown away.
-    fn take_bytes(&self, conn: ConnId, bytes: &[u8]) {
+    fn take_bytes(&self, conn: ConnId, bytes: &[u8]) -> Option<End> {
         self.0.counters.reads.add(1);
         self.0.counters.bytes_in.add(bytes.len() as u64);
-        if self.0.conns.borrow_mut().phase(conn) == Phase::Open {
-            self.0.inbox.borrow_mut().push_bytes(conn, bytes);
-            self.0.notify.notify();
+        let mut conns = self.0.conns.borrow_mut();
+        if conns.phase(conn) != Phase::Open {
+            return None;
         }
+        let now_ms = self.now().mono_ms;
+        let taken = conns.take(conn, bytes, &mut self.0.inbox.borrow_mut(), now_ms);
+        self.0.notify.notify();
+        match taken {
+            Taken::Well => {}
+            Taken::Ended => return Some(End::Clean),
+            Taken::Wrong { must_tell: true } => self.push(Event::Closed { conn }),
+            Taken::Wrong { must_tell: false } => {}
+        }
+        None
     }
 
     /// Starts every send that can start.

@@ -11,10 +11,13 @@
 //! A place is given to a new connection, with the next generation, when neither task of the old
 //! one is left.
 
+mod tls;
+
 use std::{collections::VecDeque, os::fd::RawFd, sync::Arc};
 
 use jindou_core::id::{ConnId, ShardId};
 
+pub(crate) use self::tls::{Taken, Tls};
 use crate::{
     admission::Permit,
     counters::Counters,
@@ -61,8 +64,17 @@ struct Conn {
     output: Vec<u8>,
     /// Bytes of the send under way.
     sending_size: usize,
+    /// `None`: plain bytes.
+    tls: Option<Box<Tls>>,
     /// Held for its drop.
     _permit: Permit,
+}
+
+impl Conn {
+    /// Whether the machine knows it.
+    fn is_known(&self) -> bool {
+        !self.tls.as_ref().is_some_and(|tls| tls.is_handshaking())
+    }
 }
 
 struct Place {
@@ -107,6 +119,10 @@ pub(crate) struct Conns {
     dirty: Vec<ConnId>,
     /// Deadlines of closing connections, ascending because all have the same time.
     closing: VecDeque<(u64, ConnId)>,
+    /// Deadlines of handshakes, ascending; some are over already.
+    handshakes: VecDeque<(u64, ConnId)>,
+    /// Handshakes under way.
+    handshake_count: usize,
     pool: Vec<Vec<u8>>,
     output_size: usize,
     open_count: usize,
@@ -122,6 +138,8 @@ impl Conns {
             free: Vec::new(),
             dirty: Vec::new(),
             closing: VecDeque::new(),
+            handshakes: VecDeque::new(),
+            handshake_count: 0,
             pool: Vec::new(),
             output_size: 0,
             open_count: 0,
@@ -141,7 +159,14 @@ impl Conns {
     }
 
     /// Takes a connection in. `None` when the table is full.
-    pub(crate) fn insert(&mut self, write: WriteHalf, fd: RawFd, permit: Permit) -> Option<ConnId> {
+    pub(crate) fn insert(
+        &mut self,
+        write: WriteHalf,
+        fd: RawFd,
+        permit: Permit,
+        tls: Option<Tls>,
+        now_ms: u64,
+    ) -> Option<ConnId> {
         let number = match self.free.pop() {
             Some(number) => number,
             None if self.places.len() < PLACE_COUNT_MAX => {
@@ -164,10 +189,14 @@ impl Conns {
             sending: false,
             output: Vec::new(),
             sending_size: 0,
+            tls: tls.map(Box::new),
             _permit: permit,
         }));
         let id = ConnId::new(self.shard, number, place.generation);
         self.count_open(self.open_count + 1);
+        if self.is_handshaking(id) {
+            self.begin_handshake(id, now_ms);
+        }
         Some(id)
     }
 
@@ -251,6 +280,7 @@ impl Conns {
             conn.phase = Phase::Closing;
             self.closing.push_back((deadline_ms, id));
             self.mark(id);
+            self.uncount(id);
         }
     }
 
@@ -267,6 +297,7 @@ impl Conns {
         self.recycle(output);
         sys::shutdown(fd, Direction::Both);
         self.mark(id);
+        self.uncount(id);
     }
 
     /// The reader has ended: at the peer's FIN (`clean`) or with an error. Whether the machine
@@ -276,7 +307,7 @@ impl Conns {
             return false;
         };
         conn.reading = false;
-        let was_open = conn.phase == Phase::Open;
+        let was_open = conn.phase == Phase::Open && conn.is_known();
         if clean {
             self.begin_close(id, now_ms);
             self.mark(id);
@@ -295,6 +326,9 @@ impl Conns {
         ok: bool,
     ) -> Sent {
         buffer.clear();
+        if ok {
+            self.seal(id);
+        }
         let Some(conn) = self.get(id) else {
             self.recycle(buffer);
             return Sent::Done;
@@ -308,6 +342,7 @@ impl Conns {
         }
         conn.sending = false;
         conn.write = Some(write);
+        let is_known = conn.is_known();
         let was_open = conn.phase == Phase::Open;
         self.count_output(self.output_size - done);
         self.recycle(buffer);
@@ -320,13 +355,16 @@ impl Conns {
             return Sent::Closing;
         }
         self.kill(id);
-        if was_open { Sent::Broken } else { Sent::Closing }
+        if was_open && is_known { Sent::Broken } else { Sent::Closing }
     }
 
     /// Hands out every send that can start, and settles what is closing.
     pub(crate) fn flush(&mut self, mut start: impl FnMut(Send)) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
+            if self.get(id).is_some_and(|conn| conn.tls.is_some() && conn.write.is_some()) {
+                self.seal(id);
+            }
             let Some(conn) = self.get(id) else {
                 continue;
             };
@@ -369,12 +407,17 @@ impl Conns {
 
     /// When [`Conns::sweep`] must be called next.
     pub(crate) fn deadline(&self) -> Option<u64> {
-        self.closing.front().map(|&(deadline, _)| deadline)
+        let fronts = [self.closing.front(), self.handshakes.front()];
+        fronts.into_iter().flatten().map(|&(deadline, _)| deadline).min()
     }
 
-    /// Cuts off what has been closing for too long. Returns how many.
+    /// Cuts off what has been closing, or shaking hands, for too long. Returns how many were closing.
     pub(crate) fn sweep(&mut self, now_ms: u64) -> u64 {
         let mut count = 0;
+        while let Some(&(_, id)) = self.handshakes.front().filter(|(at, _)| *at <= now_ms) {
+            self.handshakes.pop_front();
+            self.end_handshake(id);
+        }
         while let Some(&(deadline, id)) = self.closing.front() {
             if deadline > now_ms {
                 break;

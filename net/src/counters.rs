@@ -52,6 +52,8 @@ pub struct Counters {
     /// Connections whose output did not leave, or whose peer did not close, in the time allowed
     /// after a close.
     pub closed_late: Counter,
+    /// TLS handshakes that took too long, or were too many.
+    pub handshakes_cut: Counter,
     /// Bytes read from clients.
     pub bytes_in: Counter,
     /// Bytes sent to clients.

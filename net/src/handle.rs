@@ -57,6 +57,10 @@ pub(crate) struct Shared {
     pub(crate) shared_buffer: Option<SharedBuffer>,
     /// For reads on io_uring.
     pub(crate) pool: RefCell<BufferPool>,
+    /// Whether a listener with TLS is open.
+    pub(crate) has_tls: Cell<bool>,
+    /// Parts of handshakes: in which turn, and how many so far.
+    pub(crate) handshakes: Cell<(u64, u32)>,
     draining: Draining,
     holds: Cell<usize>,
     callers: RefCell<Callers>,
@@ -117,6 +121,8 @@ impl Handle {
             driver,
             shared_buffer: SharedBuffer::new(driver, READ_SIZE),
             pool: RefCell::new(BufferPool::new(READ_SIZE, READ_BUFFER_COUNT_MAX)),
+            has_tls: Cell::new(false),
+            handshakes: Cell::default(),
             draining: Draining::default(),
             holds: Cell::new(0),
             callers: RefCell::default(),

@@ -18,6 +18,7 @@
 //! - The crate works on io_uring and on epoll; [`probe`] says which.
 
 mod admission;
+mod client_tls;
 mod conn;
 mod conns;
 mod counters;
@@ -40,6 +41,7 @@ mod wake;
 
 pub use crate::{
     admission::Admission,
+    client_tls::ClientTls,
     counters::{Counter, Counters},
     driver::{Driver, Machine},
     handle::{Handle, Hold},

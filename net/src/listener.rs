@@ -15,7 +15,9 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::{
     admission::Admission,
+    client_tls::ClientTls,
     conn,
+    conns::Tls,
     handle::Handle,
     probe::DriverKind,
     rt,
@@ -194,13 +196,27 @@ impl Handle {
         port: Port,
         admission: Admission,
     ) -> io::Result<()> {
-        listen(self, listener, Clients { port, admission })
+        listen(self, listener, Clients { port, admission, tls: None })
+    }
+
+    /// Serves clients that speak TLS, in the same way. The machine hears of a connection when its
+    /// handshake is over.
+    pub fn listen_tls(
+        &self,
+        listener: TcpListener,
+        port: Port,
+        admission: Admission,
+        tls: ClientTls,
+    ) -> io::Result<()> {
+        self.0.has_tls.set(true);
+        listen(self, listener, Clients { port, admission, tls: Some(tls) })
     }
 }
 
 struct Clients {
     port: Port,
     admission: Admission,
+    tls: Option<ClientTls>,
 }
 
 impl Accept for Clients {
@@ -210,17 +226,27 @@ impl Accept for Clients {
             counters.refused.add(1);
             return;
         };
+        let session = self.tls.as_ref().map(ClientTls::session).transpose();
+        let Ok(session) = session else {
+            counters.accept_errors.add(1);
+            return;
+        };
+        let is_plain = session.is_none();
+        let tls = session.map(|session| Tls::new(session, self.port, peer));
         // A socket without it works too.
         let _ = stream.set_nodelay(true);
         let fd = stream.as_raw_fd();
         let (read, write) = rt::split(stream);
-        let conn = handle.0.conns.borrow_mut().insert(write, fd, permit);
+        let now_ms = handle.now().mono_ms;
+        let conn = handle.0.conns.borrow_mut().insert(write, fd, permit, tls, now_ms);
         let Some(conn) = conn else {
             counters.refused.add(1);
             return;
         };
         counters.accepted.add(1);
-        handle.push(Event::Opened { conn, port: self.port, peer });
+        if is_plain {
+            handle.push(Event::Opened { conn, port: self.port, peer });
+        }
         rt::spawn(conn::read(handle.clone(), conn, read));
     }
 }

@@ -18,6 +18,11 @@ pub struct NetSettings {
     /// How long a closing connection may take to send what was written to it, and its peer to
     /// close.
     pub close_ms: u64,
+    /// How long the TLS handshake of a client may take.
+    pub handshake_ms: u64,
+    /// TLS handshakes of a shard under way; with more the oldest is cut off. One holds up to about
+    /// 100 KiB if its client wants.
+    pub handshake_count_max: usize,
     /// How long a drain may take before everything that is open is cut off.
     pub drain_ms: u64,
     /// How long nothing may happen before a drain counts as finished.
@@ -34,6 +39,8 @@ impl Default for NetSettings {
             output_fair_size: 64 << 10,
             inbox_size_max: 4 << 20,
             close_ms: 3_000,
+            handshake_ms: 10_000,
+            handshake_count_max: 1024,
             drain_ms: 7_000,
             quiet_ms: 100,
             mesh: MeshSettings::default(),

@@ -191,9 +191,9 @@ keys! {
     DATA_DIR = text("dataDir", "", "folder of the databases; empty: {rootDir}/data");
     ADDR = text("addr", "tcp://0.0.0.0:5100", "client TCP listener");
     WS_ADDR = text("wsAddr", "ws://0.0.0.0:5200", "client WebSocket listener");
-    WSS_ADDR = text("wssAddr", "", "client WebSocket listener with TLS, by custom wss://0.0.0.0:5210; empty: off").later();
-    WSS_CERT = text("wssConfig.certFile", "", "PEM file of the certificate chain for wssAddr").later();
-    WSS_KEY = text("wssConfig.keyFile", "", "PEM file of its private key").later();
+    WSS_ADDR = text("wssAddr", "", "client WebSocket listener with TLS, by custom wss://0.0.0.0:5210; empty: off");
+    WSS_CERT = text("wssConfig.certFile", "", "PEM file of the certificate chain for wssAddr");
+    WSS_KEY = text("wssConfig.keyFile", "", "PEM file of its private key");
     HTTP_ADDR = text("httpAddr", "0.0.0.0:5001", "HTTP API listener");
     TOKEN_AUTH_ON = flag("tokenAuthOn", "false", "CONNECT must carry the token that /user/token stored");
     MANAGER_UID = text("managerUID", "____manager", "uid of the super user");

@@ -101,6 +101,7 @@ fn io(counters: &Counters) -> Io {
         accept_errors: counters.accept_errors.get(),
         closed_slow: counters.closed_slow.get(),
         closed_late: counters.closed_late.get(),
+        handshakes_cut: counters.handshakes_cut.get(),
         reads: counters.reads.get(),
         sends: counters.sends.get(),
         writes: counters.writes.get(),

@@ -12,6 +12,7 @@ use crate::config::{Listen, ListenAddr};
 pub(super) struct Listeners {
     pub(super) tcp: Vec<TcpListener>,
     pub(super) ws: Vec<TcpListener>,
+    pub(super) wss: Vec<TcpListener>,
     pub(super) http: Vec<TcpListener>,
     pub(super) manager: Vec<TcpListener>,
     pub(super) demo: Vec<TcpListener>,
@@ -31,6 +32,7 @@ impl Listeners {
         Ok(Self {
             tcp: all("addr", &listen.tcp)?,
             ws: all("wsAddr", &listen.ws)?,
+            wss: if_on("wssAddr", &listen.wss.as_ref().map(|wss| wss.addr.clone()))?,
             http: all("httpAddr", &listen.http)?,
             manager: if_on("manager.addr", &listen.manager)?,
             demo: if_on("demo.addr", &listen.demo)?,

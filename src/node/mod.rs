@@ -1,5 +1,6 @@
 //! A node: configuration → wiring → run → drain.
 
+mod certificate;
 mod cluster;
 mod executor;
 mod guard;
@@ -24,7 +25,7 @@ use jindou_net::{
 };
 use jindou_storage::{OnIdle, Storage, StorageError, StorageOptions};
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     iterator::Signals,
 };
 
@@ -61,6 +62,7 @@ pub fn run(config: &Config, serving: impl FnOnce() + Send + 'static) -> anyhow::
     }
     jindou_net::raise_open_files().context("the limit of open files cannot be raised")?;
     let shard_count = settings::shard_count(config);
+    let tls = config.listen.wss.as_ref().map(certificate::read).transpose()?;
     // Bound before anything is opened: a port that is taken fails the start at once.
     let listeners = Arc::new(Listeners::bind(&config.listen, shard_count)?);
     let guard = Guard::start(config.limits.drain_time_max)?;
@@ -97,6 +99,7 @@ pub fn run(config: &Config, serving: impl FnOnce() + Send + 'static) -> anyhow::
         guard: guard.clone(),
         cluster: cluster.clone(),
         serving: tell_serving(shard_count, serving)?,
+        tls: tls.clone(),
     };
     let shards = jindou_net::start(
         &ShardsSettings {
@@ -123,7 +126,9 @@ pub fn run(config: &Config, serving: impl FnOnce() + Send + 'static) -> anyhow::
         config.cluster.node_id,
         config.data_dir.display()
     );
-    stop_on_signal(stop, health.clone(), guard.clone(), cluster.post.clone())?;
+    let watched = config.listen.wss.clone().zip(tls);
+    let certificate = watched.map(|(wss, tls)| certificate::watch(wss, tls)).transpose()?;
+    heed_signals(stop, health.clone(), guard.clone(), cluster.post.clone(), certificate)?;
     let ended = shards.wait();
     if ended.is_err() {
         guard.end(Cause::Fault);
@@ -217,16 +222,24 @@ fn open_storage(
 const HAND_OVER_MAX: Duration = Duration::from_secs(3);
 
 /// SIGTERM and SIGINT drain the node: others take over what it leads first. A second signal changes
-/// nothing.
-fn stop_on_signal(
+/// nothing. SIGHUP has the certificate read again, if there is one.
+fn heed_signals(
     stop: Stop,
     health: Arc<NodeHealth>,
     guard: Guard,
     post: Post,
+    certificate: Option<flume::Sender<()>>,
 ) -> anyhow::Result<()> {
-    let mut signals = Signals::new([SIGTERM, SIGINT]).context("signals cannot be caught")?;
+    let reload = certificate.is_some().then_some(SIGHUP);
+    let mut signals = Signals::new([SIGTERM, SIGINT].into_iter().chain(reload))
+        .context("signals cannot be caught")?;
     thread::Builder::new().name("signals".into()).spawn(move || {
         for signal in signals.forever() {
+            if signal == SIGHUP {
+                // The thread that hears it lives as long as this one.
+                let _ = certificate.as_ref().map(|certificate| certificate.send(()));
+                continue;
+            }
             tracing::info!(target: FOCUS, "signal {signal}: draining");
             health.set_draining();
             post.hand_over(HAND_OVER_MAX);

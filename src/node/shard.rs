@@ -18,7 +18,7 @@ use jindou_core::{
     settings::Settings,
     shard::{CLUSTER_SLOT, Shard},
 };
-use jindou_net::{Admission, Driver, Handle, HttpSettings, Machine, ShardContext};
+use jindou_net::{Admission, ClientTls, Driver, Handle, HttpSettings, Machine, ShardContext};
 use jindou_storage::{LogStorage, StateStorage, completions};
 
 use super::{
@@ -66,6 +66,8 @@ pub(super) struct Parts {
     pub(super) running: Arc<OnceLock<Running>>,
     pub(super) guard: Guard,
     pub(super) cluster: ClusterParts,
+    /// What is shown on the wss port.
+    pub(super) tls: Option<ClientTls>,
     /// Told by each shard when it accepts clients.
     pub(super) serving: flume::Sender<()>,
 }
@@ -275,14 +277,22 @@ fn serve(
         }
     }
     let mut waiting = Vec::new();
-    for (sockets, port) in [(&listeners.tcp, Port::Tcp), (&listeners.ws, Port::Ws)] {
-        waiting.extend(own(sockets)?.map(|socket| (socket, port)));
+    let tls = parts.tls.as_ref();
+    for (sockets, port, tls) in [
+        (&listeners.tcp, Port::Tcp, None),
+        (&listeners.ws, Port::Ws, None),
+        (&listeners.wss, Port::Ws, tls),
+    ] {
+        waiting.extend(own(sockets)?.map(|socket| (socket, port, tls.cloned())));
     }
     let (admission, health) = (parts.admission.clone(), parts.health.clone());
     let (serving, fail) = (parts.serving.clone(), fail.clone());
     handle.add_source(move |handle| {
         if !waiting.is_empty() && health.is_ready() {
-            let open = |(socket, port)| handle.listen(socket, port, admission.clone());
+            let open = |(socket, port, tls)| match tls {
+                None => handle.listen(socket, port, admission.clone()),
+                Some(tls) => handle.listen_tls(socket, port, admission.clone(), tls),
+            };
             if let Err(error) = waiting.drain(..).try_for_each(open) {
                 fail(&anyhow::Error::new(error).context("clients can't be accepted"));
             }

@@ -28,3 +28,4 @@ mod shim;
 #[allow(dead_code, unused_imports, reason = "the targets that share it use different parts")]
 mod support;
 mod workload;
+mod wss;

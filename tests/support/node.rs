@@ -32,8 +32,8 @@ pub enum Place {
     Host { address: String, spawn: Spawn },
 }
 
-/// The usual ports of the six listeners.
-const USUAL: [u16; 6] = [5100, 5200, 5001, 5300, 5172, 11110];
+/// The usual ports of the seven listeners.
+const USUAL: [u16; 7] = [5100, 5200, 5001, 5300, 5172, 11110, 5210];
 
 impl Place {
     fn host(&self) -> &str {
@@ -164,6 +164,11 @@ impl Node {
     /// Where other nodes connect.
     pub fn cluster(&self) -> String {
         self.place.address(5)
+    }
+
+    /// Where clients connect over WebSocket with TLS, if that is on.
+    pub fn wss(&self) -> String {
+        self.place.address(6)
     }
 
     /// The HTTP API.

@@ -8,7 +8,7 @@ use std::net::TcpListener;
 use super::Dice;
 
 /// How many ports a node takes.
-const COUNT: u16 = 6;
+const COUNT: u16 = 7;
 /// First port of the first block; the last block ends below the range of outgoing connections.
 const FIRST: u16 = 12_000;
 const BLOCKS: u16 = 2000;

@@ -34,7 +34,7 @@ mod output;
 mod peer;
 mod status;
 mod tick;
-mod tls;
+pub(crate) mod tls;
 mod waiters;
 mod wire;
 

@@ -103,13 +103,7 @@ impl LinkTls {
         let own = certificates(chain)?;
         let own_key = PrivateKeyDer::from_pem_slice(key.bytes)
             .map_err(|error| broken_pem(key, "private key", &error))?;
-        let pair = |error: Error| {
-            if matches!(error, Error::InvalidCertificate(_)) {
-                return bad_certificate(chain, &error);
-            }
-            let files = format!("{} and {}", chain.name, key.name);
-            TlsError::Unusable { files, reason: error.to_string() }
-        };
+        let pair = |error: Error| pair_error(chain, key, &error);
         let refused = |error: VerifierBuilderError| unusable(authority, error.to_string());
         let asked = WebPkiClientVerifier::builder_with_provider(roots.clone(), provider.clone())
             .build()
@@ -136,6 +130,15 @@ impl LinkTls {
     }
 }
 
+/// What speaks against a certificate, or against it and its key.
+pub(crate) fn pair_error(chain: PemFile<'_>, key: PemFile<'_>, error: &Error) -> TlsError {
+    if matches!(error, Error::InvalidCertificate(_)) {
+        return bad_certificate(chain, error);
+    }
+    let files = format!("{} and {}", chain.name, key.name);
+    TlsError::Unusable { files, reason: error.to_string() }
+}
+
 fn unusable(file: PemFile<'_>, reason: String) -> TlsError {
     TlsError::Unusable { files: file.name.to_owned(), reason }
 }
@@ -148,7 +151,7 @@ fn missing(file: PemFile<'_>, what: &'static str) -> TlsError {
     TlsError::Missing { file: file.name.to_owned(), what }
 }
 
-fn broken_pem(file: PemFile<'_>, what: &'static str, error: &pem::Error) -> TlsError {
+pub(crate) fn broken_pem(file: PemFile<'_>, what: &'static str, error: &pem::Error) -> TlsError {
     if matches!(error, pem::Error::NoItemsFound) {
         missing(file, what)
     } else if matches!(error, pem::Error::MissingSectionEnd { .. }) {
@@ -163,7 +166,7 @@ fn text(error: &Error) -> String {
     if let Error::InvalidCertificate(why) = error { why.to_string() } else { error.to_string() }
 }
 
-fn certificates(file: PemFile<'_>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+pub(crate) fn certificates(file: PemFile<'_>) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let what = "certificate";
     let all = CertificateDer::pem_slice_iter(file.bytes)
         .collect::<Result<Vec<_>, _>>()
@@ -256,6 +259,11 @@ impl Session {
         Ok(Self::new(ServerConnection::new(tls.server.clone())?.into()))
     }
 
+    /// A server's end for clients that are no nodes.
+    pub(crate) fn server(config: Arc<ServerConfig>) -> Result<Self, TlsFault> {
+        Ok(Self::new(ServerConnection::new(config)?.into()))
+    }
+
     fn new(mut connection: Connection) -> Self {
         // What waits is counted before it is sealed.
         connection.set_buffer_limit(None);
@@ -304,6 +312,16 @@ impl Session {
     /// Seals plaintext; [`Session::pull`] brings it.
     pub(crate) fn seal(&mut self, plain: &[u8]) -> Result<(), TlsFault> {
         Ok(self.connection.writer().write_all(plain)?)
+    }
+
+    /// Whether the ends have not agreed yet.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        self.connection.is_handshaking()
+    }
+
+    /// Tells the other end that nothing follows.
+    pub(crate) fn finish(&mut self) {
+        self.connection.send_close_notify();
     }
 
     /// Whether something shall leave.

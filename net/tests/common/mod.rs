@@ -24,9 +24,9 @@ use jindou_core::{
     row::{Persist, Read as Query},
 };
 use jindou_net::{
-    Admission, Driver, DriverChoice, DriverKind, Handle, HttpRequest, HttpResponse, HttpService,
-    HttpSettings, LocalBoxFuture, Machine, NetSettings, ShardContext, Shards, ShardsSettings, bind,
-    probe, raise_open_files, start,
+    Admission, ClientTls, Driver, DriverChoice, DriverKind, Handle, HttpRequest, HttpResponse,
+    HttpService, HttpSettings, LocalBoxFuture, Machine, NetSettings, ShardContext, Shards,
+    ShardsSettings, bind, probe, raise_open_files, start,
 };
 
 /// How long anything may take.
@@ -90,6 +90,8 @@ pub struct Plan {
     pub net: NetSettings,
     pub http: HttpSettings,
     pub admission: Admission,
+    /// Clients speak TLS.
+    pub tls: Option<ClientTls>,
 }
 
 impl Plan {
@@ -100,6 +102,7 @@ impl Plan {
             net: NetSettings::default(),
             http: HttpSettings::default(),
             admission: Admission::new(0, 0),
+            tls: None,
         }
     }
 
@@ -120,7 +123,7 @@ impl Plan {
             driver: self.driver,
             net: self.net,
         };
-        let (admission, http_settings) = (self.admission, self.http);
+        let (admission, http_settings, tls) = (self.admission, self.http, self.tls);
         let shards = start(&settings, async move |context: ShardContext| {
             let handle = context.handle.clone();
             let place = usize::from(context.shard.0);
@@ -128,7 +131,11 @@ impl Plan {
             let machine = machine(&handle);
             let driver = Driver::new(context, machine, Nobody).unwrap();
             let socket = sockets.0[place].try_clone().unwrap();
-            handle.listen(socket, Port::Tcp, admission).unwrap();
+            match tls {
+                None => handle.listen(socket, Port::Tcp, admission),
+                Some(tls) => handle.listen_tls(socket, Port::Tcp, admission, tls),
+            }
+            .unwrap();
             let socket = sockets.1[place].try_clone().unwrap();
             let service = Rc::new(Service(handle.clone()));
             handle.serve_http(socket, Admission::new(0, 0), http_settings, service).unwrap();
