@@ -159,6 +159,11 @@ fn item<'a>(
     let own = if is_own { last } else { digest.own_seq.min(last) };
     let read = row.read_to.max(own);
     let timestamp = newest.map_or(0, |message| message.timestamp);
+    // Without a message it is the time of the row, in nanoseconds like the other.
+    let version = match newest {
+        Some(_) => timestamp.saturating_mul(1_000_000_000),
+        None => row.updated_ms.saturating_mul(1_000_000),
+    };
     ItemJson {
         channel_id: shown_to(uid, channel),
         channel_type: channel.kind,
@@ -168,7 +173,7 @@ fn item<'a>(
         last_client_msg_no: newest.map_or("", |message| &message.client_msg_no),
         offset_msg_seq: 0,
         readed_to_msg_seq: read,
-        version: timestamp.saturating_mul(1_000_000_000),
+        version,
         recents: digest.recents.iter().map(|m| streams.show(m, Detail::Full)).collect(),
     }
 }

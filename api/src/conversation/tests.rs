@@ -240,9 +240,13 @@ fn at_most_the_configured_count_is_looked_at() {
 
 #[test]
 fn named_channels_have_an_item_each() {
-    let rows = vec![(person("b", "a"), row(3, 0)), (group("g"), row(0, 20))];
+    let rows =
+        vec![(person("b", "a"), row(3, 0)), (group("g"), row(0, 20)), (group("new"), row(0, 0))];
     let logs = vec![(person("b", "a"), 3, 0), (group("g"), 20, 0)];
     let fixture = world(rows, logs);
+    let new = r#"{"uid":"b","channels":[{"channel_id":"new","channel_type":2}]}"#;
+    let (_, text) = fixture.post("/conversation/syncByChannels", new);
+    assert!(text.contains(r#""version":1000000,"#), "the time of the row: {text}");
     let body = r#"{"uid":"b","channels":[{"channel_id":"a","channel_type":1},{"channel_id":"none","channel_type":2},{"channel_id":"g","channel_type":2},{"channel_id":"a","channel_type":1}]}"#;
     let (status, text) = fixture.post("/conversation/syncByChannels", body);
     assert_eq!(status, 200);
