@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     answer::{Answer, Refusal},
-    channel, cluster, connection, conversation, demo, docs, health, history,
+    channel, cluster, command_sync, connection, conversation, demo, docs, health, history,
     http::{HttpRequest, HttpResponse},
     json::to_json,
     list, lookup,
@@ -19,7 +19,7 @@ use crate::{
     route,
     routes::{Found, Handler, Params, Routes},
     settings::ApiSettings,
-    stream, system_accounts, tag, user, varz,
+    stream, sync_messages, system_accounts, tag, user, varz,
 };
 
 /// The API of a node, as one shard serves it. Cheap to hold per shard; not `Send`.
@@ -201,6 +201,11 @@ impl<N: Node> Api<N> {
             Handler::ReadWhitelist => list::read_whitelist(self, call).await,
             Handler::Send => message::send(self, call).await,
             Handler::SendBatch => message::send_batch(self, call).await,
+            Handler::CommandSync => command_sync::sync(self, call).await,
+            Handler::SetRecipients => list::set_recipients(self, call).await,
+            Handler::Tag => tag::tag(self, call).await,
+            Handler::SyncMessages => sync_messages::sync_messages(self, call).await,
+            Handler::CommandAck => command_sync::ack(self, call).await,
             Handler::Messages => lookup::messages(self, call).await,
             Handler::Message => lookup::message(self, call).await,
             Handler::MessageByNumber => lookup::by_client_msg_no(self, call).await,

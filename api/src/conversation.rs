@@ -28,13 +28,13 @@ use crate::{
 };
 
 /// How many recent messages an item has when syncByChannels is not told.
-const RECENT_COUNT_DEFAULT: usize = 15;
+pub(crate) const RECENT_COUNT_DEFAULT: usize = 15;
 /// How many an item has at most.
 const RECENT_COUNT_MAX: usize = 10_000;
 /// How many all items of an answer have together, at most.
-const RECENT_TOTAL_MAX: usize = 100_000;
+pub(crate) const RECENT_TOTAL_MAX: usize = 100_000;
 /// How many channels one syncByChannels may name.
-const CHANNEL_COUNT_MAX: usize = 10_000;
+pub(crate) const CHANNEL_COUNT_MAX: usize = 10_000;
 /// Conversations of a page.
 const PAGE_SIZE_DEFAULT: i64 = 100;
 const PAGE_SIZE_MAX: i64 = 500;
@@ -270,7 +270,7 @@ fn last_seqs(uid: &str, text: &str) -> BTreeMap<ChannelId, u64> {
 /// A shard's answer has a bound in bytes and leaves out what lies beyond it. A channel that has
 /// something and shows nothing is asked again for its newest message, so that no conversation is
 /// missing from a list because others are large.
-async fn digests<N: Node>(
+pub(crate) async fn digests<N: Node>(
     api: &Api<N>,
     uid: &Name,
     queries: Vec<(ChannelId, u64)>,

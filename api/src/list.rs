@@ -38,6 +38,31 @@ body! {
     ClearBody { channel_id: String, channel_type: u8, }
 }
 
+body! {
+    /// POST /tmpchannel/subscriber_set.
+    RecipientsBody { channel_id: String, uids: Vec<String>, }
+}
+
+/// POST /tmpchannel/subscriber_set: who gets the messages of a temporary channel from now on. They
+/// don't belong to it, so they can't write to it.
+pub(crate) async fn set_recipients<N: Node>(api: &Api<N>, call: &Call) -> Answer {
+    let body: RecipientsBody = read(&call.body).map_err(Refusal::Format)?;
+    if is_blank(&body.channel_id) {
+        return Err(Refusal::Rule("channel_id不能为空！"));
+    }
+    if has_special_char(&body.channel_id) {
+        return Err(Refusal::Rule("频道ID不能包含特殊字符！"));
+    }
+    let uids = without_blanks(&body.uids);
+    if uids.is_empty() {
+        return Err(Refusal::Rule("uids不能为空！"));
+    }
+    api.settings.check_channel(&body.channel_id, kind::TEMP)?;
+    api.settings.check_uids("uid", &body.uids)?;
+    let channel = ChannelId::new(body.channel_id, kind::TEMP);
+    change(api, channel, List::Recipients, ListChange::Set, uids, "").await
+}
+
 /// Reads the body of subscriber_add and subscriber_remove; the members that aren't blank.
 fn subscribers<N: Node>(api: &Api<N>, call: &Call) -> Result<(SubscriberBody, Vec<Name>), Refusal> {
     let body: SubscriberBody = read(&call.body).map_err(Refusal::Format)?;

@@ -39,6 +39,11 @@ pub(crate) enum Handler {
     SendBatch,
     Messages,
     Message,
+    CommandSync,
+    CommandAck,
+    SetRecipients,
+    Tag,
+    SyncMessages,
     MessageByNumber,
     MessageSync,
     Event,
@@ -149,6 +154,10 @@ const SERVED_POST: &[(&str, Handler)] = &[
     ("/channel/whitelist_remove_all", Handler::Whitelist(ListChange::Clear)),
     ("/message/send", Handler::Send),
     ("/message/sendbatch", Handler::SendBatch),
+    ("/tmpchannel/subscriber_set", Handler::SetRecipients),
+    ("/conversation/syncMessages", Handler::SyncMessages),
+    ("/message/sync", Handler::CommandSync),
+    ("/message/syncack", Handler::CommandAck),
     ("/messages", Handler::Messages),
     ("/message", Handler::Message),
     ("/channel/messagesync", Handler::MessageSync),
@@ -169,6 +178,7 @@ const SERVED_SHARED_GET: &[(&str, Handler)] = &[
     ("/varz/setting", Handler::VarzSetting),
     ("/plugins", Handler::Plugins),
     ("/plugin/bind", Handler::PluginBindings),
+    ("/tag", Handler::Tag),
     ("/tags", Handler::Tags),
     ("/cluster/nodes", Handler::Cluster(ClusterRoute::Nodes)),
     ("/cluster/node", Handler::Cluster(ClusterRoute::Node)),
@@ -204,17 +214,8 @@ const SERVED_SHARED_POST: &[(&str, Handler)] = &[
     ("/cluster/nodes/{id}/replace", Handler::Cluster(ClusterRoute::Replace)),
 ];
 
-/// Paths of v2's API port that wait for later work.
-const LATER_POST: &[&str] = &[
-    "/tmpchannel/subscriber_set",
-    "/message/sync",
-    "/message/syncack",
-    "/conversation/syncMessages",
-];
-
 /// Paths that both ports have and that wait for later work.
 const LATER_SHARED_GET: &[&str] = &[
-    "/tag",
     "/cluster/nodes/{id}/channels",
     "/cluster/messages",
     "/cluster/channels",
@@ -302,9 +303,6 @@ impl Routes {
         }
         for (path, handler) in SERVED_MANAGER_GET {
             put(&mut routes.manager_get, path, Behind::Handler(*handler));
-        }
-        for path in LATER_POST {
-            put(&mut routes.post, path, Behind::NotYet);
         }
         routes.later_shared(LATER_SHARED_GET, LATER_SHARED_POST);
         for (path, handler) in SERVED_SHARED_ANY {
@@ -448,7 +446,7 @@ mod tests {
         for path in LATER_SHARED_GET {
             assert_eq!(routes.find(&Method::GET, path), Found::NotYet, "{path}");
         }
-        for path in LATER_POST.iter().chain(LATER_SHARED_POST) {
+        for path in LATER_SHARED_POST {
             assert_eq!(routes.find(&Method::POST, path), Found::NotYet, "{path}");
         }
         for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {

@@ -62,6 +62,8 @@ pub struct ApiSettings {
     pub version: Version,
     /// `conversation.userMaxCount`: how many conversations a sync looks at.
     pub conversation_count_max: usize,
+    /// `disableCMDMessageSync`: /message/sync and its acknowledgement answer an empty success.
+    pub command_sync_off: bool,
     /// The longest uid, in bytes (the same as the core's).
     pub uid_size_max: usize,
     /// The longest channel id, in bytes (the same as the core's).
@@ -96,6 +98,7 @@ impl Default for ApiSettings {
             addresses: Addresses::default(),
             version: Version::default(),
             conversation_count_max: 1000,
+            command_sync_off: false,
             uid_size_max: 4096,
             id_size_max: 8192,
             uids_per_request_max: 100_000,

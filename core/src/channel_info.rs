@@ -28,6 +28,8 @@ pub enum List {
     Deny,
     /// When not empty: who alone may send.
     Allow,
+    /// Of a temporary channel: who gets its messages without belonging to it.
+    Recipients,
 }
 
 /// What happens to a list.

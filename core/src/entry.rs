@@ -146,6 +146,11 @@ pub enum ConversationAction {
     },
     /// The row goes.
     Remove,
+    /// The read position moves up to this, never back; only an existing row changes.
+    AckTo {
+        /// The read position.
+        read_to: u64,
+    },
 }
 
 /// One change of a slot's state.
@@ -250,6 +255,28 @@ pub enum Command {
     StreamEvent(Box<StreamEvent>),
     /// A channel wants a client number for a stream.
     ClaimStream(Box<StreamClaim>),
+    /// Makes the rows in which the positions of recipients in the commands of a channel stand.
+    OpenCommands {
+        /// The base channel.
+        base: ChannelRef,
+        /// Who has none, as far as the leader knows.
+        #[rkyv(with = AsTexts)]
+        uids: Vec<Name>,
+    },
+    /// Commands up to these positions were handed out to a user; earlier positions are void.
+    HandOut {
+        /// The user.
+        #[rkyv(with = AsText)]
+        uid: Name,
+        /// By command channel.
+        positions: Vec<(ChannelRef, u64)>,
+    },
+    /// A user has got what was handed out to it.
+    TakeHanded {
+        /// The user.
+        #[rkyv(with = AsText)]
+        uid: Name,
+    },
 }
 
 /// Which channel wants a client number.

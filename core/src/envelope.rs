@@ -126,6 +126,17 @@ pub enum Question {
         /// The base channel.
         channel: ChannelId,
     },
+    /// May `sender` have a command stored for the recipients of `base`, and has each of them a row
+    /// for its position? Answered by that channel's slot when they have.
+    Commands {
+        /// Who writes.
+        #[rkyv(with = AsText)]
+        sender: Name,
+        /// The sender checks pass.
+        trusted: bool,
+        /// The base channel.
+        base: ChannelId,
+    },
 }
 
 /// What is asked of a slot's leader, or of a certain shard.
@@ -161,6 +172,8 @@ pub enum Answer {
     /// Whoever was asked does not lead the slot (any more): ask again. Whether a change was carried
     /// out is not known.
     NotLeader,
+    /// To [`Question::Commands`]: success, and the command's entry makes the sender's row.
+    OpensSender,
 }
 
 /// Where a message's place is, or why it has none.

@@ -233,6 +233,41 @@ pub enum Request {
         /// Which; at most [`crate::stream::STREAMS_PER_READ_MAX`].
         streams: Vec<StreamKey>,
     },
+    /// By uid → [`Reply::Conversations`]: those of command channels only, by channel.
+    CommandConversations {
+        /// The user.
+        #[rkyv(with = AsText)]
+        uid: Name,
+    },
+    /// By uid → [`Reply::Done`]. Commands were handed out; what was before is void.
+    HandOut {
+        /// The user.
+        #[rkyv(with = AsText)]
+        uid: Name,
+        /// By command channel the last seq that was handed out.
+        positions: Vec<(ChannelId, u64)>,
+    },
+    /// By uid → [`Reply::Done`]. What was handed out last is read.
+    TakeHanded {
+        /// The user.
+        #[rkyv(with = AsText)]
+        uid: Name,
+    },
+    /// By uid → [`Reply::Done`]. The read position of an existing row moves up to `seq`.
+    AckCommand {
+        /// The user.
+        #[rkyv(with = AsText)]
+        uid: Name,
+        /// The stored channel.
+        channel: ChannelId,
+        /// The seq.
+        seq: u64,
+    },
+    /// By id of the base channel → [`Reply::List`]: who gets its messages now, without times.
+    ReadRecipients {
+        /// The channel.
+        channel: ChannelId,
+    },
 }
 
 /// A key of the cluster's own state and what it becomes.
@@ -422,7 +457,14 @@ impl Request {
             | Self::Connections
             | Self::EndConnection { .. }
             | Self::Vars
+            | Self::CommandConversations { .. }
+            | Self::TakeHanded { .. }
+            | Self::AckCommand { .. }
+            | Self::ReadRecipients { .. }
             | Self::ReadClusterKeys { .. } => 0,
+            Self::HandOut { positions, .. } => {
+                positions.iter().map(|(channel, _)| 32 + channel.id.len()).sum()
+            }
             Self::Find { sought, .. } => {
                 let size = |sought: &Sought| match sought {
                     Sought::Seq(_) | Sought::Id(_) => 16,

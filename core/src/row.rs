@@ -32,6 +32,9 @@ pub struct Conversation {
     pub created_ms: i64,
     /// Unix ms of the entry that changed it last: the order of sync.
     pub updated_ms: i64,
+    /// Of a command channel: the seq up to which commands were handed out last and not acknowledged;
+    /// 0: none.
+    pub handed_to: u64,
 }
 
 /// One remembered send, for G4: 48 bytes in a dedupe row.
@@ -241,6 +244,8 @@ pub struct ChannelRows {
     pub deny: Vec<(Name, i64)>,
     /// Allow list.
     pub allow: Vec<(Name, i64)>,
+    /// Recipients of a temporary channel.
+    pub recipients: Vec<(Name, i64)>,
     /// The seq of its last message; 0 when it has none.
     pub last_seq: u64,
 }

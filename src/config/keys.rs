@@ -200,7 +200,7 @@ keys! {
     MANAGER_TOKEN = text("managerToken", "", "when set, every API request needs the header `token` with it; empty: the API is open").secret();
     DISABLE_ENCRYPTION = flag("disableEncryption", "false", "payloads travel unencrypted; most SDKs do not work with that");
     DISABLE_JSON_RPC = flag("disableJSONRPC", "false", "refuse JSON-RPC on the client ports");
-    DISABLE_CMD_SYNC = flag("disableCMDMessageSync", "false", "/message/sync and its ack answer an empty success").later();
+    DISABLE_CMD_SYNC = flag("disableCMDMessageSync", "false", "/message/sync and its ack answer an empty success");
     ALLOW_LIST_OFF = flag("whitelistOffOfPerson", "true", "true: person channels do not look at allow lists");
     CONN_IDLE_TIME = time("connIdleTime", "3m", s(1), s(30 * DAY), "a session that sends nothing for so long is closed");
     STRESS = flag("stress", "false", "/stress/* routes; unlike v2.2.5 it never switches token checks off").later();

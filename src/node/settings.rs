@@ -105,6 +105,7 @@ pub(super) fn api(config: &Config) -> ApiSettings {
         },
         version: Version::default(),
         conversation_count_max: config.messaging.conversation_max,
+        command_sync_off: !config.admission.cmd_message_sync,
         uid_size_max: config.limits.uid_max,
         id_size_max: config.limits.channel_id_max,
         uids_per_request_max: config.limits.members_per_request_max,
@@ -157,6 +158,7 @@ driver: epoll
 shards: 4
 cluster: {nodeId: 7, slotCount: 32, reqTimeout: 3s}
 conversation: {userMaxCount: 77}
+disableCMDMessageSync: true
 messageRetry: {interval: 11s, scanInterval: 12s, maxCount: 13}
 customerService: {visitorsSuffix: _v}
 trace: {prometheusApiUrl: 'http://p'}
@@ -217,6 +219,7 @@ batch: {sizeMax: 32KiB}
         assert_eq!((api.manager_token.as_str(), api.manager_on), ("key", false));
         assert_eq!((api.uid_size_max, api.id_size_max), (100, 200));
         assert_eq!((api.uids_per_request_max, api.conversation_count_max), (10, 77));
+        assert!(api.command_sync_off);
         assert!(api.prometheus_on && api.loki_on && api.trace_on && !api.stress_on);
         assert!(api.profiling_on && api.release);
         let login = &api.login;

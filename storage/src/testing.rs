@@ -42,7 +42,7 @@ pub(crate) fn any_info() -> impl Strategy<Value = ChannelInfo> {
 }
 
 pub(crate) fn any_list() -> impl Strategy<Value = List> {
-    select(vec![List::Members, List::Deny, List::Allow])
+    select(vec![List::Members, List::Deny, List::Allow, List::Recipients])
 }
 
 pub(crate) fn any_message() -> impl Strategy<Value = Message> {
@@ -75,9 +75,15 @@ pub(crate) fn any_message() -> impl Strategy<Value = Message> {
 }
 
 pub(crate) fn any_conversation() -> impl Strategy<Value = Conversation> {
-    any::<(u64, u64, i64, i64)>().prop_map(|(read_to, deleted_to, created_ms, updated_ms)| {
-        Conversation { read_to, deleted_to, created_ms, updated_ms }
-    })
+    (any::<(u64, u64, i64, i64)>(), prop_oneof![Just(0), any::<u64>()]).prop_map(
+        |((read_to, deleted_to, created_ms, updated_ms), handed_to)| Conversation {
+            read_to,
+            deleted_to,
+            created_ms,
+            updated_ms,
+            handed_to,
+        },
+    )
 }
 
 pub(crate) fn any_dedupe() -> impl Strategy<Value = Vec<DedupeRecord>> {

@@ -85,6 +85,7 @@ fn rows(index: u64) -> Vec<Row> {
                 deleted_to: 1,
                 created_ms: 2,
                 updated_ms: 3,
+                handed_to: 0,
             }),
         },
         Row::Dedupe {

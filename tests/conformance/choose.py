@@ -22,13 +22,14 @@ ROUTES = {
         /user/systemuids_add_to_cache /user/systemuids_remove_from_cache /user/device_quit /user/onlinestatus /channel /channel/info /channel/delete
         /channel/subscriber_add /channel/subscriber_remove /channel/blacklist_add /channel/blacklist_set /channel/blacklist_remove
         /channel/whitelist_add /channel/whitelist_set /channel/whitelist_remove /channel/whitelist /channel/subscriber_remove_all
-        /channel/blacklist_remove_all /channel/whitelist_remove_all /channel/last_message /message/send /message /messages /message/byclientmsgno /message/sendbatch /channel/messagesync
+        /channel/blacklist_remove_all /channel/whitelist_remove_all /channel/last_message /message/send /message/sync /message/syncack /message /messages /message/byclientmsgno /message/sendbatch /channel/messagesync
         /channel/max_message_seq /conversation/sync /conversations/clearUnread /conversations/setUnread /conversations/delete
         /conversation/channels /conversation/syncByChannels /connz /conn/kick /conn/remove /varz /varz/setting /cluster/nodes /cluster/node
         /cluster/simpleNodes /cluster/info /cluster/slots /cluster/allslot /cluster/slots/1/config /cluster/slots/1/replicas
         /cluster/slots/1/localReplica /cluster/devtools/checkLogConflict /manager/login /migrate/result /docs /docs/ /docs/openapi.json
         /docs/health /debug/pprof/ /stress/templates /stress/infoList /stress/add /web/ /plugins /plugin/bind /user/update_plugin_no
-        /tags /tag/remove /message/event /message/eventsync /cluster/message/eventsync""".split() + UNKNOWN,
+        /tag /tags /tag/remove /tmpchannel/subscriber_set /conversation/syncMessages /message/event
+        /message/eventsync /cluster/message/eventsync""".split() + UNKNOWN,
     "manager": """/ /nope /favicon.ico /user/token /message/send /manager/login /metrics /metrics/app /metrics/cluster /metrics/system /web /web/
         /web/login /web/cluster/nodes /web/nope/deeper /web/index.html /web/logo.png /varz /varz/setting /connz /conn/kick /conn/remove
         /cluster/nodes /cluster/simpleNodes /cluster/node /cluster/slots /cluster/allslot /cluster/slots/1/config /cluster/slots/1/replicas

@@ -45,7 +45,7 @@ fn digest(logs: &Logs, uid: &Name, query: &DigestQuery) -> Digest {
 }
 
 fn row(read_to: u64, deleted_to: u64) -> Conversation {
-    Conversation { read_to, deleted_to, created_ms: 1, updated_ms: 1 }
+    Conversation { read_to, deleted_to, created_ms: 1, updated_ms: 1, handed_to: 0 }
 }
 
 fn group(id: &str) -> ChannelId {

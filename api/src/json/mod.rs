@@ -102,8 +102,8 @@ pub(crate) use body;
 /// fuzz target. Must never panic, whatever the bytes.
 pub fn fuzz_body(bytes: &[u8]) {
     use crate::{
-        channel, cluster, connection, conversation, history, list, lookup, manager, message,
-        plugin, stream, system_accounts, tag, user,
+        channel, cluster, command_sync, connection, conversation, history, list, lookup, manager,
+        message, plugin, stream, sync_messages, system_accounts, tag, user,
     };
 
     fn one<T: Field + Default>(bytes: &[u8]) {
@@ -131,6 +131,10 @@ pub fn fuzz_body(bytes: &[u8]) {
     one::<message::SendBody>(bytes);
     one::<message::SendBatchBody>(bytes);
     one::<history::SyncBody>(bytes);
+    one::<command_sync::SyncBody>(bytes);
+    one::<list::RecipientsBody>(bytes);
+    one::<sync_messages::SyncMessagesBody>(bytes);
+    one::<command_sync::AckBody>(bytes);
     one::<lookup::MessagesBody>(bytes);
     one::<lookup::MessageBody>(bytes);
     one::<stream::EventBody>(bytes);

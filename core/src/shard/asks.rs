@@ -36,6 +36,8 @@ pub(crate) enum Asker {
     Session(ConnId),
     /// The gate of a channel.
     Gate(ChannelId),
+    /// Nobody.
+    Nobody,
 }
 
 #[derive(Debug)]
@@ -138,21 +140,30 @@ impl Shard {
     fn answered(&mut self, id: u64, asker: Asker, answer: Answer) {
         match (asker, answer) {
             (Asker::Api(token), Answer::Reply(reply)) => self.give_reply(token, reply),
-            (Asker::Api(token), Answer::Welcome { .. } | Answer::Code(_) | Answer::NotLeader) => {
+            (Asker::Nobody, _) => {}
+            (
+                Asker::Api(token),
+                Answer::Welcome { .. } | Answer::Code(_) | Answer::NotLeader | Answer::OpensSender,
+            ) => {
                 self.give_reply(token, Reply::Failed(Failure::NoLeader));
             }
             (Asker::Session(conn), Answer::Welcome { level, send_ban, .. }) => {
                 self.on_logged_in(conn, Ok((level, send_ban)));
             }
             (Asker::Session(conn), Answer::Code(code)) => self.on_logged_in(conn, Err(code)),
-            (Asker::Session(conn), Answer::Reply(_) | Answer::NotLeader) => {
+            (Asker::Session(conn), Answer::Reply(_) | Answer::NotLeader | Answer::OpensSender) => {
                 self.on_logged_in(conn, Err(Code::SystemError));
             }
-            (Asker::Gate(channel), Answer::Code(code)) => self.on_verdict(id, &channel, code),
+            (Asker::Gate(channel), Answer::Code(code)) => {
+                self.on_verdict(id, &channel, code, false)
+            }
+            (Asker::Gate(channel), Answer::OpensSender) => {
+                self.on_verdict(id, &channel, Code::Success, true);
+            }
             (
                 Asker::Gate(channel),
                 Answer::Reply(_) | Answer::Welcome { .. } | Answer::NotLeader,
-            ) => self.on_verdict(id, &channel, Code::SystemError),
+            ) => self.on_verdict(id, &channel, Code::SystemError, false),
         }
     }
 
@@ -172,7 +183,9 @@ impl Shard {
             let failure = if nobody { Failure::NoLeader } else { Failure::Timeout };
             let answer = match open.asker {
                 Asker::Api(_) => Answer::Reply(Reply::Failed(failure)),
-                Asker::Session(_) | Asker::Gate(_) => Answer::Code(Code::SystemError),
+                Asker::Session(_) | Asker::Gate(_) | Asker::Nobody => {
+                    Answer::Code(Code::SystemError)
+                }
             };
             self.answered(id, open.asker, answer);
         }

@@ -3,6 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
+use super::openings::Openings;
 use crate::{
     channel_info::{ChannelInfo, List, ListChange, kind},
     code::Code,
@@ -26,6 +27,8 @@ pub(crate) struct Channel {
     plan: Option<Plan>,
     /// Sends that wait for an answer from another slot, and those behind them: written order.
     gate: VecDeque<Gated>,
+    /// Who lacks a row for the commands of this channel; `None`: nothing is known.
+    pub(crate) openings: Option<Box<Openings>>,
 }
 
 /// The lists of a channel, each with the Unix ms when a uid was added.
@@ -34,6 +37,7 @@ struct Lists {
     members: Map<Name, i64>,
     deny: Map<Name, i64>,
     allow: Map<Name, i64>,
+    recipients: Map<Name, i64>,
 }
 
 /// Recipients grouped by slot.
@@ -48,16 +52,22 @@ pub(crate) struct Gated {
     pub(crate) question: Option<u64>,
     /// What was decided; `None` while it waits.
     pub(crate) verdict: Option<Code>,
+    /// The sender's row for its position in these commands is to be made by the entry.
+    pub(crate) opens_sender: bool,
 }
 
 impl Channel {
     pub(crate) fn new(id: ChannelId, rows: ChannelRows) -> Self {
-        let has_lists = !(rows.members.is_empty() && rows.deny.is_empty() && rows.allow.is_empty());
+        let has_lists = !(rows.members.is_empty()
+            && rows.deny.is_empty()
+            && rows.allow.is_empty()
+            && rows.recipients.is_empty());
         let lists = has_lists.then(|| {
             Box::new(Lists {
                 members: rows.members.into_iter().collect(),
                 deny: rows.deny.into_iter().collect(),
                 allow: rows.allow.into_iter().collect(),
+                recipients: rows.recipients.into_iter().collect(),
             })
         });
         Self {
@@ -67,15 +77,18 @@ impl Channel {
             lists,
             plan: None,
             gate: VecDeque::new(),
+            openings: None,
         }
     }
 
     /// About how many bytes it takes.
     pub(crate) fn size(&self) -> usize {
         let listed = self.lists.as_ref().map_or(0, |lists| {
-            320 + 80 * (lists.members.len() + lists.deny.len() + lists.allow.len())
+            let counts = [&lists.members, &lists.deny, &lists.allow, &lists.recipients];
+            384 + 80 * counts.iter().map(|list| list.len()).sum::<usize>()
         });
-        160 + self.id.id.len() + listed
+        let openings = self.openings.as_ref().map_or(0, |openings| openings.size());
+        168 + self.id.id.len() + listed + openings
     }
 
     /// Whether sends wait at the gate.
@@ -99,10 +112,16 @@ impl Channel {
     }
 
     /// The answer to a question has come: gives what is decided now, in order.
-    pub(crate) fn decide_gated(&mut self, question: u64, code: Code) -> Vec<Gated> {
+    pub(crate) fn decide_gated(
+        &mut self,
+        question: u64,
+        code: Code,
+        opens_sender: bool,
+    ) -> Vec<Gated> {
         let mut decided = Vec::new();
         if let Some(gated) = self.gate.iter_mut().find(|g| g.question == Some(question)) {
             gated.verdict = Some(code);
+            gated.opens_sender = opens_sender;
         }
         while self.gate.front().is_some_and(|gated| gated.verdict.is_some()) {
             decided.extend(self.gate.pop_front());
@@ -124,6 +143,7 @@ impl Channel {
             List::Members => &lists.members,
             List::Deny => &lists.deny,
             List::Allow => &lists.allow,
+            List::Recipients => &lists.recipients,
         })
     }
 
@@ -177,7 +197,7 @@ impl Channel {
         rows: &mut Vec<Row>,
     ) {
         let channel = self.id.clone();
-        if list == List::Members {
+        if matches!(list, List::Members | List::Recipients) {
             self.plan = None;
         }
         let lists = self.lists.get_or_insert_default();
@@ -185,8 +205,16 @@ impl Channel {
             List::Members => &mut lists.members,
             List::Deny => &mut lists.deny,
             List::Allow => &mut lists.allow,
+            List::Recipients => &mut lists.recipients,
         };
-        let mut write = |uid: Name, added_ms| {
+        let mut openings = self.openings.as_mut().filter(|_| list == List::Members);
+        let mut write = |uid: Name, added_ms: Option<i64>| {
+            if let Some(openings) = &mut openings {
+                match added_ms {
+                    Some(_) => openings.add(uid.clone()),
+                    None => openings.remove(&uid),
+                }
+            }
             rows.push(Row::ListItem { channel: channel.clone(), list, uid, added_ms });
         };
         if matches!(change, ListChange::Clear | ListChange::Set) {
@@ -227,6 +255,11 @@ impl Channel {
             }
             other => {
                 uids.extend(self.list(List::Members).into_iter().flat_map(Map::keys).cloned());
+                if other == kind::TEMP {
+                    let given = self.list(List::Recipients).into_iter().flat_map(Map::keys);
+                    let given = given.filter(|uid| !self.has(List::Members, uid));
+                    uids.extend(given.cloned());
+                }
                 let visitor = match other {
                     kind::CUSTOMER_SERVICE => self.id.id.split('|').next(),
                     kind::VISITORS => Some(&*self.id.id),

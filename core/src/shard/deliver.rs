@@ -111,6 +111,9 @@ impl Shard {
             }
         };
         self.deliver_plan(&message, &plan, except, parent);
+        if message.is_stored() {
+            self.open_rows_of_late(&base);
+        }
     }
 
     /// The base channel is loaded.
@@ -338,7 +341,7 @@ pub(crate) struct FanOut {
 }
 
 /// The two of a person or agent channel, without any row.
-fn pair_of(channel: &ChannelId) -> Vec<Name> {
+pub(crate) fn pair_of(channel: &ChannelId) -> Vec<Name> {
     Channel::new(channel.clone(), ChannelRows::default()).recipients()
 }
 

@@ -49,7 +49,7 @@ pub(crate) struct Home {
 }
 
 /// The level of a device that may end the sessions of others.
-const MASTER: u8 = 1;
+pub(crate) const MASTER: u8 = 1;
 
 impl Shard {
     /// A session asks to be let in.

@@ -10,6 +10,7 @@ mod apply;
 mod asks;
 mod cache;
 mod channel;
+mod command_positions;
 mod connection;
 mod dedupe;
 mod deliver;
@@ -17,6 +18,7 @@ mod drain;
 mod events;
 mod home;
 mod ids;
+mod openings;
 mod outbox;
 mod parcels;
 mod requests;
@@ -53,7 +55,7 @@ use self::{
     routes::Routes,
     send::Inflow,
     sends::Sends,
-    slot::Slot,
+    slot::{Caller, Slot},
     stream::Stream,
     systems::Systems,
     user::User,
@@ -63,7 +65,7 @@ use crate::{
     channel_info::kind,
     code::Code,
     effect::{Effect, Event, Inbox, Now, Outbox, ReadId, Stepped},
-    envelope::{Envelope, Epoch, Except, Origin, SendTask},
+    envelope::{Ask, Envelope, Epoch, Except, Origin, SendTask},
     id::{ChannelId, ConnId, Name, ShardAddr, ShardId, SlotId},
     map::{Map, Set},
     request::{RequestToken, Vars},
@@ -122,6 +124,8 @@ pub struct Shard {
 
     slots: Map<SlotId, Slot>,
     systems: Systems,
+    /// By base channel: rows for its commands are being made, and who waits for them.
+    openings: Map<ChannelId, Vec<(Caller, Arc<Ask>)>>,
     /// Slots whose accumulator may be flushed at the end of this step.
     dirty: Set<SlotId>,
     channels: Cache<ChannelId, Channel, Waiting>,
@@ -198,6 +202,7 @@ impl Shard {
             inflows: Map::default(),
             slots: Map::default(),
             systems: Systems::default(),
+            openings: Map::default(),
             dirty: Set::default(),
             channels: Cache::default(),
             users: Cache::default(),

@@ -157,6 +157,12 @@ impl Shard {
                 };
                 self.answer_from_channel(caller, ask, channel, reply);
             }
+            Request::ReadRecipients { channel } => {
+                let reply = |c: &Channel| {
+                    Reply::List(c.recipients().into_iter().map(|uid| (uid, 0)).collect())
+                };
+                self.answer_from_channel(caller, ask, channel, reply);
+            }
             Request::ReadInfo { channel } => {
                 self.answer_from_channel(caller, ask, channel, |c| Reply::Info(c.info));
             }
@@ -177,6 +183,20 @@ impl Shard {
                 if self.reads_or_fails(caller, slot) {
                     self.read(slot, Read::Find { channel, sought }, Purpose::Api(caller));
                 }
+            }
+            Request::CommandConversations { uid } => {
+                let reply = |user: &mut User| Reply::Conversations(user.command_conversations());
+                self.answer_from_user(caller, ask, uid, reply);
+            }
+            Request::HandOut { uid, positions } => {
+                let id = uid.clone();
+                let positions = positions.iter().map(|(channel, seq)| (channel.into(), *seq));
+                let positions = positions.collect();
+                self.propose_for(caller, &id, vec![Command::HandOut { uid, positions }]);
+            }
+            Request::TakeHanded { uid } => self.acknowledge_handed(caller, ask, uid),
+            Request::AckCommand { uid, channel, seq } => {
+                self.acknowledge_command(caller, ask, uid, (channel, seq));
             }
             Request::Digests { uid, items } => {
                 let Some(first) = items.first() else {
@@ -288,7 +308,7 @@ impl Shard {
     }
 
     /// Proposes commands of one caller; the last one's outcome is the answer.
-    fn propose_for(&mut self, caller: Caller, id: &str, commands: Vec<Command>) {
+    pub(super) fn propose_for(&mut self, caller: Caller, id: &str, commands: Vec<Command>) {
         self.propose_at(caller, self.slot_of(id), commands);
     }
 

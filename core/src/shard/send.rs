@@ -7,6 +7,7 @@ use super::{
     asks::{Asker, To},
     cache::Found,
     channel::{Gated, passes_without_lists, person_peer},
+    openings::{is_pair, keeps_positions},
     parcels::Parent,
     slot::{Caller, Outcome, Proposal, Sender, Waiter, command_size},
     waiting::Waiting,
@@ -107,21 +108,27 @@ impl Shard {
                     return;
                 };
                 if channel.has_gated() {
-                    channel.push_gated(Gated { task, epoch, question: None, verdict: Some(code) });
+                    let verdict = Some(code);
+                    let gated = Gated { task, epoch, question: None, verdict, opens_sender: false };
+                    channel.push_gated(gated);
                 } else {
-                    self.decided(&task, epoch, code);
+                    self.decided(&task, epoch, code, false);
                 }
             }
             Verdict::Ask(question) => {
                 let gate = &channel_id;
                 let to = match &question {
                     Question::Person { receiver, .. } => self.slot_of(receiver),
-                    Question::Member { channel, .. } => self.slot_of(&channel.id),
+                    Question::Member { channel, .. } | Question::Commands { base: channel, .. } => {
+                        self.slot_of(&channel.id)
+                    }
                 };
                 let asker = Asker::Gate(gate.clone());
                 let id = self.ask(Ask::Question(question), To::Slot(to), asker);
                 if let Some(channel) = self.channels.get(gate) {
-                    channel.push_gated(Gated { task, epoch, question: Some(id), verdict: None });
+                    let question = Some(id);
+                    let gated = Gated { task, epoch, question, verdict: None, opens_sender: false };
+                    channel.push_gated(gated);
                 }
             }
         }
@@ -138,6 +145,14 @@ impl Shard {
         let open = channel.check_open();
         if open != Code::Success {
             return Verdict::Now(open);
+        }
+        if message.is_stored()
+            && let Some(base) = channel_id.command_base()
+            && keeps_positions(base.kind)
+            && !is_pair(base.kind)
+        {
+            let sender = message.from.clone();
+            return Verdict::Ask(Question::Commands { sender, trusted, base });
         }
         if passes_without_lists(channel_id, sender, trusted) {
             return Verdict::Now(Code::Success);
@@ -174,6 +189,9 @@ impl Shard {
         let channel_id = match question {
             Question::Person { receiver, .. } => ChannelId::new(receiver.clone(), kind::PERSON),
             Question::Member { channel, .. } => channel.clone(),
+            Question::Commands { sender, trusted, base } => {
+                return self.on_command_question(caller, ask, (sender, *trusted), base);
+            }
         };
         if !self.leads_now(channel_id.slot(self.settings.slot_count)) {
             return self.answer_ask(caller, Answer::NotLeader);
@@ -185,25 +203,34 @@ impl Shard {
                 Question::Person { sender, .. } => {
                     channel.check_person(sender, self.settings.person_allow_off)
                 }
-                Question::Member { sender, .. } => channel.check_member(sender),
+                Question::Member { sender, .. } | Question::Commands { sender, .. } => {
+                    channel.check_member(sender)
+                }
             },
         };
         self.answer_ask(caller, Answer::Code(code));
     }
 
     /// The answer: what stands at the gate goes on as far as it is decided, in order.
-    pub(super) fn on_verdict(&mut self, id: u64, channel_id: &ChannelId, code: Code) {
+    pub(super) fn on_verdict(
+        &mut self,
+        id: u64,
+        channel_id: &ChannelId,
+        code: Code,
+        opens_sender: bool,
+    ) {
         let decided = match self.channels.get(channel_id) {
-            Some(channel) => channel.decide_gated(id, code),
+            Some(channel) => channel.decide_gated(id, code, opens_sender),
             None => Vec::new(),
         };
-        for Gated { task, epoch, verdict, .. } in decided {
-            self.decided(&task, epoch, verdict.unwrap_or(Code::SystemError));
+        for Gated { task, epoch, verdict, opens_sender, .. } in decided {
+            let code = verdict.unwrap_or(Code::SystemError);
+            self.decided(&task, epoch, code, opens_sender);
         }
     }
 
     /// A send is allowed or refused.
-    fn decided(&mut self, task: &Arc<SendTask>, epoch: Epoch, code: Code) {
+    fn decided(&mut self, task: &Arc<SendTask>, epoch: Epoch, code: Code, opens_sender: bool) {
         let slot = task.message.channel.slot(self.settings.slot_count);
         let sender = Sender::of(task, epoch);
         let refused = self.inflows.get(&(slot, task.from)).is_some_and(|i| i.refuses(epoch));
@@ -226,12 +253,12 @@ impl Shard {
             }
             return;
         }
-        let opens_conversations = message.channel.command_base().is_none()
-            && match message.channel.kind {
-                kind::PERSON => self.settings.person_allow_off,
-                kind::CUSTOMER_SERVICE => true,
-                _ => false,
-            };
+        let opens_conversations = match (message.channel.command_base(), message.channel.kind) {
+            (Some(base), _) => is_pair(base.kind) || opens_sender,
+            (None, kind::PERSON) => self.settings.person_allow_off,
+            (None, kind::CUSTOMER_SERVICE) => true,
+            (None, _) => false,
+        };
         let new = NewMessage {
             id: message.id,
             channel: (&message.channel).into(),
@@ -447,6 +474,10 @@ impl Shard {
                 Outcome::Done | Outcome::Sent { .. } | Outcome::Replied(_),
             ) => {
                 self.outbox_committed(source, target, index);
+            }
+            (Waiter::Openings { base, uids }, outcome) => {
+                let is_done = matches!(outcome, Outcome::Done | Outcome::Sent { .. });
+                self.rows_opened(&base, &uids, is_done);
             }
             // The source sends the row again.
             (Waiter::Outbox { .. }, Outcome::Failed(_)) => {}

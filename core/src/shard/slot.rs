@@ -49,6 +49,8 @@ pub(crate) enum Waiter {
     Token { caller: Option<Caller>, uid: Name, device_flag: u8, kick: Option<Name> },
     /// Another slot's outbox.
     Outbox { source: SlotId, target: SlotId, index: u64 },
+    /// Commands of a base channel, until these recipients have a row for their position.
+    Openings { base: ChannelId, uids: Vec<Name> },
 }
 
 /// What became of a command.
@@ -236,7 +238,9 @@ pub(crate) fn command_size(command: &Command) -> usize {
         Command::MessageTo { message, recipients } => {
             message_size(message) + recipients.iter().map(|u| 12 + u.len()).sum::<usize>()
         }
-        Command::ChangeList { uids, .. } | Command::ChangeSystems { uids, .. } => {
+        Command::ChangeList { uids, .. }
+        | Command::ChangeSystems { uids, .. }
+        | Command::OpenCommands { uids, .. } => {
             96 + uids.iter().map(|u| 12 + u.len()).sum::<usize>()
         }
         Command::FromOutbox { changes, .. } => 64 + changes_size(changes),
@@ -249,7 +253,11 @@ pub(crate) fn command_size(command: &Command) -> usize {
         Command::ClaimStream(claim) => {
             96 + claim.client_msg_no.len() + claim.channel.id.len() + claim.from.len()
         }
-        Command::SetInfo { .. }
+        Command::HandOut { positions, .. } => {
+            96 + positions.iter().map(|(channel, _)| 32 + channel.id.len()).sum::<usize>()
+        }
+        Command::TakeHanded { .. }
+        | Command::SetInfo { .. }
         | Command::Disband { .. }
         | Command::OutboxDone { .. }
         | Command::Delivered { .. } => 96,

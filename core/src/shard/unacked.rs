@@ -34,17 +34,16 @@ impl UnackedQueue {
         self.queue.push_back(unacked);
     }
 
-    /// The client has the message. Unknown ids are ignored.
-    pub(crate) fn acknowledge(&mut self, message_id: i64) {
+    /// The client has the message, which is given back. Unknown ids are ignored.
+    pub(crate) fn acknowledge(&mut self, message_id: i64) -> Option<SharedMessage> {
         // Clients acknowledge in order: nearly always it is the first.
-        if let Some(place) = self.queue.iter().position(|u| u.message.id == message_id)
-            && let Some(unacked) = self.queue.remove(place)
-        {
-            self.size -= unacked.message.payload.len();
-            if self.queue.is_empty() && self.queue.capacity() > 32 {
-                self.queue = VecDeque::new();
-            }
+        let place = self.queue.iter().position(|u| u.message.id == message_id)?;
+        let unacked = self.queue.remove(place)?;
+        self.size -= unacked.message.payload.len();
+        if self.queue.is_empty() && self.queue.capacity() > 32 {
+            self.queue = VecDeque::new();
         }
+        Some(unacked.message)
     }
 
     /// Forgets the oldest until the rest is within the bounds; returns how many.
@@ -104,7 +103,7 @@ mod tests {
         assert_eq!(waiting.shrink(8, 1_000), 2);
         assert_eq!(waiting.shrink(8, 35), 5);
         assert_eq!(waiting.shrink(8, 0), 2, "one stays however large");
-        waiting.acknowledge(10);
+        assert!(waiting.acknowledge(10).is_some() && waiting.acknowledge(10).is_none());
         assert_eq!((waiting.count(), waiting.size), (0, 0));
     }
 

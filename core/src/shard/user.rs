@@ -2,7 +2,7 @@
 
 use crate::{
     entry::ConversationAction,
-    id::{ChannelId, Name},
+    id::{COMMAND_SUFFIX, ChannelId, Name},
     map::Map,
     row::{Conversation, Device, Row, UserRows},
 };
@@ -49,6 +49,52 @@ impl User {
         list
     }
 
+    /// Conversations of command channels, by channel.
+    pub(crate) fn command_conversations(&self) -> Vec<(ChannelId, Conversation)> {
+        let commands = self.conversations.iter().filter(|(id, _)| id.id.ends_with(COMMAND_SUFFIX));
+        let mut list: Vec<_> = commands.map(|(c, row)| (c.clone(), *row)).collect();
+        list.sort_by(|(a, _), (b, _)| a.cmp(b));
+        list
+    }
+
+    /// Whether commands were handed out that are not acknowledged.
+    pub(crate) fn has_handed(&self) -> bool {
+        self.conversations.values().any(|row| row.handed_to > 0)
+    }
+
+    /// Whether there is a row whose read position is below `seq`.
+    pub(crate) fn reads_before(&self, channel: &ChannelId, seq: u64) -> bool {
+        self.conversations.get(channel).is_some_and(|row| row.read_to < seq)
+    }
+
+    /// Commands were handed out up to these positions; all others are void.
+    pub(crate) fn hand_out(&mut self, positions: &[(ChannelId, u64)], rows: &mut Vec<Row>) {
+        let positions: Map<&ChannelId, u64> =
+            positions.iter().map(|(id, seq)| (id, *seq)).collect();
+        for (channel, row) in self.command_conversations() {
+            let handed_to = positions.get(&channel).copied().unwrap_or(0);
+            if handed_to != row.handed_to {
+                self.write(channel, Conversation { handed_to, ..row }, rows);
+            }
+        }
+    }
+
+    /// What was handed out is read.
+    pub(crate) fn take_handed(&mut self, rows: &mut Vec<Row>) {
+        for (channel, row) in self.command_conversations() {
+            if row.handed_to > 0 {
+                let read_to = row.read_to.max(row.handed_to);
+                self.write(channel, Conversation { read_to, handed_to: 0, ..row }, rows);
+            }
+        }
+    }
+
+    fn write(&mut self, channel: ChannelId, row: Conversation, rows: &mut Vec<Row>) {
+        self.conversations.insert(channel.clone(), row);
+        let uid = self.uid.clone();
+        rows.push(Row::Conversation { uid, channel, conversation: Some(row) });
+    }
+
     /// Carries out one change; a read position never moves back but by `Reopen` (G10).
     pub(crate) fn change(
         &mut self,
@@ -77,7 +123,18 @@ impl User {
             (ConversationAction::DeleteTo { seq }, Some(old)) => {
                 Some(Conversation { deleted_to: seq.max(old.deleted_to), ..old })
             }
-            (ConversationAction::DeleteTo { .. } | ConversationAction::Remove, None) => return,
+            (ConversationAction::AckTo { read_to }, Some(old)) => {
+                if read_to <= old.read_to {
+                    return;
+                }
+                Some(Conversation { read_to, ..old })
+            }
+            (
+                ConversationAction::DeleteTo { .. }
+                | ConversationAction::Remove
+                | ConversationAction::AckTo { .. },
+                None,
+            ) => return,
             (ConversationAction::Remove, Some(_)) => None,
         };
         let new = new.map(|row| Conversation { updated_ms: time_ms, ..row });

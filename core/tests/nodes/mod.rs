@@ -403,6 +403,11 @@ impl Nodes {
         }
     }
 
+    /// How many entries a slot has.
+    pub(crate) fn log_len(&self, slot: SlotId) -> usize {
+        self.logs.get(&slot).map_or(0, Vec::len)
+    }
+
     fn append(&mut self, slot: SlotId, entry: Bytes) {
         self.logs.entry(slot).or_default().push(entry);
         let leader = self.leaders[&slot];

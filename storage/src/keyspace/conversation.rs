@@ -2,6 +2,7 @@
 //!
 //! key    slot u16 | uid length u16 | uid | kind u8 | channel id (the rest)
 //! value  version u8 = 1 | read_to u64 | deleted_to u64 | created i64 | updated i64, Unix ms
+//!        or version u8 = 2 | the same | handed_to u64, when that is not 0
 //! write  apply of conversation changes; never per message     read  with the user, whole
 //! life   until removed; the row lives in the slot of the user, not of the channel
 
@@ -17,6 +18,7 @@ use crate::{
 
 pub(crate) const NAME: &str = "conversation";
 const VERSION: u8 = 1;
+const VERSION_HANDED: u8 = 2;
 
 /// All conversations of a user.
 pub(crate) fn prefix(slot: SlotId, uid: &str) -> Result<Vec<u8>, StorageError> {
@@ -39,24 +41,31 @@ pub(crate) fn parse_key(key: &[u8]) -> Result<(SlotId, Name, ChannelId), Storage
 }
 
 pub(crate) fn encode(conversation: &Conversation) -> Vec<u8> {
-    Writer::with_capacity(33)
-        .u8(VERSION)
+    let handed = conversation.handed_to;
+    let value = Writer::with_capacity(41)
+        .u8(if handed == 0 { VERSION } else { VERSION_HANDED })
         .u64(conversation.read_to)
         .u64(conversation.deleted_to)
         .i64(conversation.created_ms)
-        .i64(conversation.updated_ms)
-        .done()
+        .i64(conversation.updated_ms);
+    if handed == 0 { value.done() } else { value.u64(handed).done() }
 }
 
 pub(crate) fn decode(value: &[u8]) -> Result<Conversation, StorageError> {
     whole(NAME, "value", value, |value| {
-        value.version(VERSION)?;
-        Some(Conversation {
+        let version = value.u8()?;
+        let row = Conversation {
             read_to: value.u64()?,
             deleted_to: value.u64()?,
             created_ms: value.i64()?,
             updated_ms: value.i64()?,
-        })
+            handed_to: 0,
+        };
+        match version {
+            VERSION => Some(row),
+            VERSION_HANDED => Some(Conversation { handed_to: value.u64()?, ..row }),
+            _ => None,
+        }
     })
 }
 

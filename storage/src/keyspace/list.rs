@@ -1,7 +1,7 @@
-//! `list` — members, deny and allow list of a channel.
+//! `list` — members, deny and allow list of a channel, recipients of a temporary one.
 //!
 //! key    slot u16 | kind u8 | id length u16 | id | list u8 | uid (the rest)
-//!        list: 0 members, 1 deny, 2 allow
+//!        list: 0 members, 1 deny, 2 allow, 3 recipients
 //! value  version u8 = 1 | added i64, Unix ms
 //! write  apply of list commands      read  with the channel, whole
 //! life   until removed from the list
@@ -24,6 +24,7 @@ fn list_code(list: List) -> u8 {
         List::Members => 0,
         List::Deny => 1,
         List::Allow => 2,
+        List::Recipients => 3,
     }
 }
 
@@ -32,6 +33,7 @@ fn list_of(code: u8) -> Option<List> {
         0 => List::Members,
         1 => List::Deny,
         2 => List::Allow,
+        3 => List::Recipients,
         _ => return None,
     })
 }

@@ -304,6 +304,7 @@ impl Slot {
                 members: self.list(&channel, List::Members),
                 deny: self.list(&channel, List::Deny),
                 allow: self.list(&channel, List::Allow),
+                recipients: self.list(&channel, List::Recipients),
                 last_seq: self.last_seq(&channel),
             }),
             Read::User(uid) => Rows::User(UserRows {

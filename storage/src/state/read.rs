@@ -142,6 +142,7 @@ impl Reader {
                 List::Members => rows.members.push((uid, added_ms)),
                 List::Deny => rows.deny.push((uid, added_ms)),
                 List::Allow => rows.allow.push((uid, added_ms)),
+                List::Recipients => rows.recipients.push((uid, added_ms)),
             }
         }
         Ok(rows)

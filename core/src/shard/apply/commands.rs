@@ -16,6 +16,8 @@ use crate::{
         Shard,
         channel::Channel,
         dedupe,
+        deliver::pair_of,
+        openings::is_pair,
         parcels::Parent,
         slot::{Outcome, Waiter},
         systems,
@@ -170,6 +172,22 @@ impl Shard {
                 self.apply_event((slot, index), &event, time_ms, gathered)
             }
             Command::ClaimStream(claim) => self.apply_claim(&claim, time_ms, gathered),
+            Command::OpenCommands { base, uids } => {
+                for change in Self::changes_of_openings(&ChannelId::from(&base), uids) {
+                    self.change_elsewhere(gathered, change);
+                }
+                Outcome::Done
+            }
+            Command::HandOut { uid, positions } => {
+                let positions: Vec<(ChannelId, u64)> =
+                    positions.iter().map(|(channel, seq)| (channel.into(), *seq)).collect();
+                self.with_user(&uid, |user| user.hand_out(&positions, &mut gathered.rows));
+                Outcome::Done
+            }
+            Command::TakeHanded { uid } => {
+                self.with_user(&uid, |user| user.take_handed(&mut gathered.rows));
+                Outcome::Done
+            }
             Command::Delivered { index } => {
                 if let Some(state) = self.slots.get_mut(&slot) {
                     state.recent.delivered(index);
@@ -243,8 +261,11 @@ impl Shard {
             shown: new.shown,
             payload: new.payload,
         });
-        let mut opened = match (seq, new.opens_conversations) {
-            (1, true) => channel.recipients(),
+        let mut opened = match (channel_id.command_base(), seq, new.opens_conversations) {
+            // Everybody else has a row by now (`openings`).
+            (Some(base), _, true) if !is_pair(base.kind) => vec![message.from.clone()],
+            (Some(base), 1, true) => pair_of(&base),
+            (None, 1, true) => channel.recipients(),
             _ => Vec::new(),
         };
         // In memory their order depends on when the channel was loaded (G16).
@@ -271,6 +292,7 @@ impl Shard {
                 let except = match waiter {
                     Waiter::Send(sender) => sender.session,
                     Waiter::Nobody
+                    | Waiter::Openings { .. }
                     | Waiter::Api(_)
                     | Waiter::Token { .. }
                     | Waiter::Outbox { .. } => None,
@@ -339,6 +361,6 @@ fn conversation_of_list_change(
         (_, List::Deny, ListChange::Remove) => {
             Some(ConversationAction::OpenIfAbsent { read_to: 0 })
         }
-        (_, List::Allow, _) => None,
+        (_, List::Allow | List::Recipients, _) => None,
     }
 }

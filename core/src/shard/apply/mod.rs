@@ -337,7 +337,9 @@ fn for_each_row<'a>(commands: &'a [Command], mut f: impl FnMut(Needed<'a>)) {
             Command::SetInfo { channel, .. }
             | Command::Disband { channel }
             | Command::ChangeList { channel, .. } => f(Needed::Channel(channel.into())),
-            Command::SetToken { uid, .. } => f(Needed::User(uid)),
+            Command::SetToken { uid, .. }
+            | Command::HandOut { uid, .. }
+            | Command::TakeHanded { uid } => f(Needed::User(uid)),
             Command::Conversation(change) => f(Needed::User(&change.uid)),
             Command::FromOutbox { changes, .. } => {
                 for change in changes {
@@ -356,6 +358,7 @@ fn for_each_row<'a>(commands: &'a [Command], mut f: impl FnMut(Needed<'a>)) {
             | Command::SetClusterKey { .. }
             | Command::WriteClusterKey { .. }
             | Command::ChangeSystems { .. }
+            | Command::OpenCommands { .. }
             | Command::Delivered { .. } => {}
         }
     }

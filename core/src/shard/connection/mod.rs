@@ -12,6 +12,7 @@
 mod connect;
 mod memory;
 mod read;
+mod recvack;
 mod submit;
 
 use std::{collections::VecDeque, net::SocketAddr, ops::Range};

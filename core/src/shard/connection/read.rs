@@ -100,11 +100,8 @@ impl Shard {
                 self.on_send_frame(link, &send);
                 Flow::Next
             }
-            (Session::Live(live), Frame::Recvack(ack)) => {
-                self.vars.recvacks += 1;
-                if !ack.flags.no_persist {
-                    live.unacked.acknowledge(ack.message_id);
-                }
+            (Session::Live(_), Frame::Recvack(ack)) => {
+                self.on_recvack(link, ack.flags, ack.message_id);
                 Flow::Next
             }
             (Session::Live(_), Frame::Ping) => {
@@ -142,11 +139,8 @@ impl Shard {
                 self.on_rpc_send(link, send, id.into_owned());
                 Flow::Next
             }
-            (Session::Live(live), RpcCall::Recvack(ack)) => {
-                self.vars.recvacks += 1;
-                if !ack.flags.no_persist {
-                    live.unacked.acknowledge(ack.message_id);
-                }
+            (Session::Live(_), RpcCall::Recvack(ack)) => {
+                self.on_recvack(link, ack.flags, ack.message_id);
                 Flow::Next
             }
             (Session::Live(_), RpcCall::Ping) => {
