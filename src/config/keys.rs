@@ -192,7 +192,7 @@ keys! {
     ADDR = text("addr", "tcp://0.0.0.0:5100", "client TCP listener");
     WS_ADDR = text("wsAddr", "ws://0.0.0.0:5200", "client WebSocket listener");
     WSS_ADDR = text("wssAddr", "", "client WebSocket listener with TLS, by custom wss://0.0.0.0:5210; empty: off");
-    WSS_CERT = text("wssConfig.certFile", "", "PEM file of the certificate chain for wssAddr");
+    WSS_CERT = text("wssConfig.certFile", "", "PEM file of the certificate chain for wssAddr; read again when it changes, and on SIGHUP");
     WSS_KEY = text("wssConfig.keyFile", "", "PEM file of its private key");
     HTTP_ADDR = text("httpAddr", "0.0.0.0:5001", "HTTP API listener");
     TOKEN_AUTH_ON = flag("tokenAuthOn", "false", "CONNECT must carry the token that /user/token stored");
