@@ -155,6 +155,7 @@ pub(crate) fn done(reply: &Reply, storage: &'static str) -> Answer {
         | Reply::StreamRefused(_)
         | Reply::StreamClaim(_)
         | Reply::Streams(_)
+        | Reply::Scanned(_)
         | Reply::Failed(_) => Err(Refusal::by(reply, storage)),
     }
 }

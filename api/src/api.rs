@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::{
     answer::{Answer, Refusal},
-    channel, cluster, command_sync, connection, conversation, demo, docs, health, history,
+    channel, cluster, command_sync, connection, conversation, data, demo, docs, health, history,
     http::{HttpRequest, HttpResponse},
     json::to_json,
     list, lookup,
@@ -221,6 +221,7 @@ impl<N: Node> Api<N> {
             Handler::ConversationChannels => conversation::channels(self, call).await,
             Handler::SyncByChannels => conversation::sync_by_channels(self, call).await,
             Handler::Cluster(route) => cluster::answer(self, call, route).await,
+            Handler::Data(route) => data::answer(self, call, route).await,
             Handler::Login => manager::login(self, call).await,
             Handler::Metrics => Ok(metrics::metrics(self).await),
             // What Prometheus has kept; without one there is nothing (operations.md §2.5.6).

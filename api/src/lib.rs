@@ -20,6 +20,7 @@ mod cluster;
 mod command_sync;
 mod connection;
 mod conversation;
+mod data;
 mod demo;
 mod docs;
 mod figures;

@@ -21,6 +21,8 @@ pub trait Node {
     fn ask(&self, to: Target, request: Request) -> LocalBoxFuture<'_, Reply>;
     /// The slot of an id (a uid or a stored channel id).
     fn slot_of(&self, id: &str) -> SlotId;
+    /// How many slots the cluster has.
+    fn slot_count(&self) -> u16;
     /// How many shards this node has.
     fn shards(&self) -> u16;
     /// The time.

@@ -5,7 +5,7 @@ use http::Method;
 use jindou_core::channel_info::ListChange;
 use matchit::Router;
 
-use crate::{cluster::ClusterRoute, docs::DocsPage};
+use crate::{cluster::ClusterRoute, data::DataRoute, docs::DocsPage};
 
 /// What answers a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +72,7 @@ pub(crate) enum Handler {
     PluginConfigure,
     Tags,
     TagRemove,
+    Data(DataRoute),
 }
 
 /// What a path says where its pattern has a name, such as `id`.
@@ -190,12 +191,25 @@ const SERVED_SHARED_GET: &[(&str, Handler)] = &[
     ("/cluster/slots/{id}/replicas", Handler::Cluster(ClusterRoute::SlotReplicas)),
     ("/cluster/slots/{id}/localReplica", Handler::Cluster(ClusterRoute::SlotLocalReplica)),
     ("/cluster/devtools/checkLogConflict", Handler::Cluster(ClusterRoute::CheckLogConflict)),
+    ("/cluster/channels/{id}/{type}/subscribers", Handler::Data(DataRoute::Subscribers)),
+    ("/cluster/channels/{id}/{type}/denylist", Handler::Data(DataRoute::Denylist)),
+    ("/cluster/channels/{id}/{type}/allowlist", Handler::Data(DataRoute::Allowlist)),
+    ("/cluster/channels/{id}/{type}/config", Handler::Data(DataRoute::Config)),
+    ("/cluster/channels/{id}/{type}/replicas", Handler::Data(DataRoute::Replicas)),
+    ("/cluster/channels/{id}/{type}/localReplica", Handler::Data(DataRoute::LocalReplica)),
+    ("/cluster/channels", Handler::Data(DataRoute::Channels)),
+    ("/cluster/nodes/{id}/channels", Handler::Data(DataRoute::NodeChannels)),
+    ("/cluster/users", Handler::Data(DataRoute::Users)),
+    ("/cluster/devices", Handler::Data(DataRoute::Devices)),
+    ("/cluster/conversations", Handler::Data(DataRoute::Conversations)),
+    ("/cluster/messages", Handler::Data(DataRoute::Messages)),
 ];
 
 /// As [`SERVED_SHARED_GET`]; the last three are not v2's. Each names the right that it asks for in
 /// `manager/rights.rs`.
 const SERVED_SHARED_POST: &[(&str, Handler)] = &[
     ("/manager/login", Handler::Login),
+    ("/cluster/channel/status", Handler::Data(DataRoute::Status)),
     ("/plugin/bind", Handler::PluginBind),
     ("/plugin/unbind", Handler::PluginUnbind),
     ("/plugin/uninstall", Handler::PluginUninstall),
@@ -215,23 +229,9 @@ const SERVED_SHARED_POST: &[(&str, Handler)] = &[
 ];
 
 /// Paths that both ports have and that wait for later work.
-const LATER_SHARED_GET: &[&str] = &[
-    "/cluster/nodes/{id}/channels",
-    "/cluster/messages",
-    "/cluster/channels",
-    "/cluster/channels/{id}/{type}/subscribers",
-    "/cluster/channels/{id}/{type}/denylist",
-    "/cluster/channels/{id}/{type}/allowlist",
-    "/cluster/users",
-    "/cluster/devices",
-    "/cluster/conversations",
-    "/cluster/logs",
-    "/cluster/channels/{id}/{type}/config",
-    "/cluster/channels/{id}/{type}/replicas",
-    "/cluster/channels/{id}/{type}/localReplica",
-];
+const LATER_SHARED_GET: &[&str] = &["/cluster/logs"];
 
-const LATER_SHARED_POST: &[&str] = &["/cluster/channel/status"];
+const LATER_SHARED_POST: &[&str] = &[];
 
 /// Paths that both ports have for any method.
 const SERVED_SHARED_ANY: &[(&str, Handler)] = &[

@@ -66,6 +66,10 @@ impl Node for Rc<FakeNode> {
         SlotId::of(id, 64)
     }
 
+    fn slot_count(&self) -> u16 {
+        64
+    }
+
     fn shards(&self) -> u16 {
         self.shards
     }

@@ -40,6 +40,15 @@ pub(crate) fn rfc3339(unix_ms: i64, utc_offset_seconds: i32) -> String {
     format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}{fraction}{zone}")
 }
 
+/// A time in Unix ms as `YYYY-MM-DD hh:mm`, in a zone so far from UTC.
+pub(crate) fn minutes(unix_ms: i64, utc_offset_seconds: i32) -> String {
+    let seconds = unix_ms.div_euclid(1000).saturating_add(utc_offset_seconds.into());
+    let (days, of_day) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+    let (year, month, day) = civil(days);
+    let (h, m) = (of_day / 3600, of_day / 60 % 60);
+    format!("{year:04}-{month:02}-{day:02} {h:02}:{m:02}")
+}
+
 /// The date of a day counted from 1970-01-01, in the Gregorian calendar. A year is taken to begin
 /// in March, so that the day that some years lack is the last one.
 fn civil(days: i64) -> (i64, i64, i64) {
@@ -76,6 +85,12 @@ mod tests {
         ] {
             assert_eq!(duration(ms), text);
         }
+    }
+
+    #[test]
+    fn data_pages_show_minutes() {
+        assert_eq!(minutes(1_735_689_659_999, 28_800), "2025-01-01 08:00");
+        assert_eq!(minutes(-1, 0), "1969-12-31 23:59");
     }
 
     #[test]

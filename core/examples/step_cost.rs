@@ -70,6 +70,7 @@ impl Bench {
                             Read::Stream(_) => Rows::Stream(Vec::new()),
                             Read::Streams(_) => Rows::Streams(Vec::new()),
                             Read::Messages { .. } => Rows::Messages(Vec::new()),
+                            Read::Scan(_) => Rows::Failed("no searches".into()),
                             Read::Digests { items, .. } => {
                                 Rows::Digests(items.iter().map(|_| Digest::default()).collect())
                             }

@@ -26,6 +26,8 @@ pub mod networks;
 #[expect(missing_docs, reason = "rkyv derives twins of the enums without docs")]
 pub mod request;
 pub mod row;
+#[expect(missing_docs, reason = "rkyv derives twins of the enums without docs")]
+pub mod scan;
 pub mod settings;
 pub mod shard;
 #[expect(missing_docs, reason = "rkyv derives twins of the enums without docs")]

@@ -11,6 +11,7 @@ use crate::{
     id::{ChannelId, ConnId, Name, NodeId, ShardId, SlotId},
     message::SharedMessage,
     row::{Conversation, Digest, DigestQuery, Sought},
+    scan::{Scan, ScanPage},
     stream::{EventPlace, Head, StreamEvent, StreamKey, StreamRefusal, StreamView},
 };
 
@@ -268,6 +269,8 @@ pub enum Request {
         /// The channel.
         channel: ChannelId,
     },
+    /// To the slot that it names (`Target::Slot`) → [`Reply::Scanned`].
+    Scan(Box<Scan>),
 }
 
 /// A key of the cluster's own state and what it becomes.
@@ -435,6 +438,7 @@ impl Request {
                 items.iter().map(|item| 64 + item.channel.id.len()).sum()
             }
             Self::SetToken { token, .. } => token.len(),
+            Self::Scan(scan) => scan.size(),
             Self::QuitDevices { device_flags, .. } => device_flags.len(),
             Self::WriteClusterKeys { entries } => {
                 entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum()
@@ -525,6 +529,8 @@ pub enum Reply {
     StreamClaim(Box<Head>),
     /// Streams, in the order of the question. What is missing at the end had no room: ask again.
     Streams(Vec<StreamView>),
+    /// A page of a search.
+    Scanned(Box<ScanPage>),
 }
 
 /// Which shard a request goes to.

@@ -9,8 +9,37 @@ use crate::{
     entry::{AsCount, AsText, Shared},
     id::{ChannelId, LogId, Name, SlotId},
     message::SharedMessage,
+    scan::{Scan, ScanPage},
     stream::{StreamKey, StreamPart, StreamView},
 };
+
+/// When a row was made, and when it was changed last. Rows of the first release have neither.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Archive, Serialize, Deserialize)]
+pub struct Times {
+    /// Unix nanoseconds. The digits below a millisecond are a hash of the row's key, so that rows
+    /// of one entry have different times: data pages are turned by them (http-api.md §17.4). 0: not
+    /// known.
+    pub created_ns: i64,
+    /// Unix ms; 0: not known.
+    pub updated_ms: i64,
+}
+
+impl Times {
+    /// Those of a row that is written now.
+    pub fn write(self, key: &[&[u8]], time_ms: i64) -> Self {
+        let created_ns = match self.created_ns {
+            0 => {
+                let mut hash = crc32fast::Hasher::new();
+                key.iter().for_each(|part| hash.update(part));
+                time_ms
+                    .saturating_mul(1_000_000)
+                    .saturating_add(i64::from(hash.finalize() % 1_000_000))
+            }
+            known => known,
+        };
+        Self { created_ns, updated_ms: time_ms }
+    }
+}
 
 /// A device of a user: what `POST /user/token` registered.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
@@ -19,6 +48,19 @@ pub struct Device {
     pub level: u8,
     /// Empty: nobody can log in.
     pub token: String,
+    /// When it was registered.
+    pub times: Times,
+}
+
+/// A row that searches find by the time when it was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Dated {
+    /// A channel with flags.
+    Channel(ChannelId),
+    /// A user with a device.
+    User(Name),
+    /// A device of a user.
+    Device(Name, u8),
 }
 
 /// One user's view of one channel (semantics.md §8.1).
@@ -71,6 +113,8 @@ pub enum Row {
         channel: ChannelId,
         /// Its flags.
         info: ChannelInfo,
+        /// When they were set.
+        times: Times,
     },
     /// An element of a list of a channel.
     ListItem {
@@ -140,6 +184,13 @@ pub enum Row {
         /// The piece.
         part: StreamPart,
     },
+    /// When something was made, for searches by time. Written once, with the row that it names.
+    Dated {
+        /// What.
+        what: Dated,
+        /// [`Times::created_ns`] of it.
+        created_ns: i64,
+    },
 }
 
 /// Rows and applied position that belong together.
@@ -194,6 +245,8 @@ pub enum Read {
     Stream(StreamKey),
     /// Whole streams; as many of the first ones as 8 MiB hold, at least one.
     Streams(Vec<StreamKey>),
+    /// A page of a search.
+    Scan(Box<Scan>),
 }
 
 /// One message of [`Read::Find`].
@@ -238,6 +291,8 @@ pub struct Digest {
 pub struct ChannelRows {
     /// Its flags; `None`: it was never made.
     pub info: Option<ChannelInfo>,
+    /// When they were set.
+    pub times: Times,
     /// Members, in key order.
     pub members: Vec<(Name, i64)>,
     /// Deny list.
@@ -291,6 +346,8 @@ pub enum Rows {
     Stream(Vec<StreamPart>),
     /// To [`Read::Streams`], in the order of the question; one without lanes: there is none.
     Streams(Vec<StreamView>),
+    /// To [`Read::Scan`].
+    Scanned(ScanPage),
     /// The store could not answer; the text is for the log.
     Failed(String),
 }
@@ -314,6 +371,12 @@ impl Row {
             Self::Membership(bytes) => 32 + bytes.len(),
             Self::Stream { stream, part } => {
                 32 + stream.channel.id.len() + stream.client_msg_no.len() + part.size()
+            }
+            Self::Dated { what, .. } => {
+                32 + match what {
+                    Dated::Channel(channel) => channel.id.len(),
+                    Dated::User(uid) | Dated::Device(uid, _) => uid.len(),
+                }
             }
         }
     }

@@ -20,6 +20,7 @@ use jindou_core::{
         Traffic, Vars,
     },
     row::{Conversation, Digest, DigestQuery},
+    scan::{MessageFilter, Scan, ScanOf, ScanPage, ScanRows},
 };
 use proptest::prelude::*;
 
@@ -192,7 +193,33 @@ impl Stuff {
             Request::Vars,
             Request::WriteClusterKeys { entries: vec![write] },
             Request::ReadClusterKeys { prefix: "node/".into() },
+            Request::Scan(Box::new(self.scan())),
         ]
+    }
+
+    fn scan(&self) -> Scan {
+        let filter = MessageFilter {
+            from: self.some(self.name.clone()),
+            client_msg_no: None,
+            id: self.some(self.time()),
+            payload: self.payload.clone(),
+        };
+        Scan {
+            slot: SlotId(3),
+            what: ScanOf::Messages {
+                above: 1,
+                below: self.time(),
+                newest_first: self.flag,
+                filter,
+            },
+            after: self.some(self.payload.clone()),
+            count_max: 20,
+        }
+    }
+
+    fn scan_page(&self) -> ScanPage {
+        let list = self.names.iter().map(|name| (name.clone(), self.time())).collect();
+        ScanPage { rows: ScanRows::List(list), next: self.some(self.payload.clone()) }
     }
 
     fn replies(&self) -> Vec<Reply> {
@@ -230,6 +257,7 @@ impl Stuff {
             Reply::ClusterKeys(vec![(self.name.to_string(), self.payload.clone())]),
             Reply::Failed(Failure::NoLeader),
             Reply::Failed(Failure::TooLarge),
+            Reply::Scanned(Box::new(self.scan_page())),
         ]
     }
 

@@ -9,7 +9,7 @@ use jindou_core::{
     entry::{Command, DedupeWindow, Entry, EntryHead},
     id::{ChannelId, LogId, Name, ShardId, SlotId, person_channel},
     request::{Reply, Request},
-    row::{Persist, Row},
+    row::{Persist, Row, Times},
     settings::Settings,
 };
 use world::World;
@@ -154,7 +154,7 @@ fn rows_that_were_read_before_a_snapshot_are_not_heeded_after_it() {
     world.run();
     let applied = LogId { term: 1, node: 1, index: 7 };
     let info = ChannelInfo { ban: true, ..ChannelInfo::default() };
-    let rows = vec![Row::Info { channel: channel.clone(), info }];
+    let rows = vec![Row::Info { channel: channel.clone(), info, times: Times::default() }];
     world.store.persist(Persist { slot, applied, rows });
     world.install(slot);
     world.release_reads();

@@ -39,6 +39,10 @@ impl Node for ShardNode {
         SlotId::of(id, self.slot_count)
     }
 
+    fn slot_count(&self) -> u16 {
+        self.slot_count
+    }
+
     fn shards(&self) -> u16 {
         self.shard_count
     }

@@ -58,6 +58,7 @@ mod journal;
 mod keyspace;
 pub mod log;
 pub mod memory;
+mod scan;
 pub mod state;
 mod storage;
 #[cfg(test)]

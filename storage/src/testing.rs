@@ -5,7 +5,7 @@ use jindou_core::{
     channel_info::{ChannelInfo, List},
     id::{ChannelId, Name, SlotId},
     message::{Message, flag},
-    row::{Conversation, DedupeRecord, Device, Row},
+    row::{Conversation, Dated, DedupeRecord, Device, Row, Times},
     stream::{Head, Lane, LaneStatus, Source, StreamKey, StreamPart},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -86,6 +86,18 @@ pub(crate) fn any_conversation() -> impl Strategy<Value = Conversation> {
     )
 }
 
+pub(crate) fn any_times() -> impl Strategy<Value = Times> {
+    any::<(i64, i64)>().prop_map(|(created_ns, updated_ms)| Times { created_ns, updated_ms })
+}
+
+pub(crate) fn any_dated() -> impl Strategy<Value = Dated> {
+    prop_oneof![
+        any_channel().prop_map(Dated::Channel),
+        any_name().prop_map(Dated::User),
+        (any_name(), 0u8..3).prop_map(|(uid, flag)| Dated::Device(uid, flag)),
+    ]
+}
+
 pub(crate) fn any_dedupe() -> impl Strategy<Value = Vec<DedupeRecord>> {
     let record = any::<(u128, i64, u64, i64)>()
         .prop_map(|(digest, id, seq, time_ms)| DedupeRecord { digest, id, seq, time_ms });
@@ -98,15 +110,16 @@ pub(crate) fn any_row() -> impl Strategy<Value = Row> {
         6 => any_message().prop_map(|message| Row::Message(message.into())),
         2 => (any_channel(), any_name(), any::<u64>())
             .prop_map(|(channel, uid, seq)| Row::Sent { channel, uid, seq }),
-        2 => (any_channel(), any_info()).prop_map(|(channel, info)| Row::Info { channel, info }),
+        2 => (any_channel(), any_info(), any_times())
+            .prop_map(|(channel, info, times)| Row::Info { channel, info, times }),
         4 => (any_channel(), any_list(), any_name(), option::of(any::<i64>())).prop_map(
             |(channel, list, uid, added_ms)| Row::ListItem { channel, list, uid, added_ms }
         ),
-        2 => (any_name(), 0u8..3, any::<u8>(), "\\PC{0,20}").prop_map(
-            |(uid, device_flag, level, token)| Row::Device {
+        2 => (any_name(), 0u8..3, any::<u8>(), "\\PC{0,20}", any_times()).prop_map(
+            |(uid, device_flag, level, token, times)| Row::Device {
                 uid,
                 device_flag,
-                device: Device { level, token },
+                device: Device { level, token, times },
             }
         ),
         3 => (any_name(), any_channel(), option::of(any_conversation())).prop_map(
@@ -123,6 +136,8 @@ pub(crate) fn any_row() -> impl Strategy<Value = Row> {
         1 => bytes().prop_map(Row::Membership),
         3 => (any_stream(), any_stream_part())
             .prop_map(|(stream, part)| Row::Stream { stream, part }),
+        2 => (any_dated(), 0i64..30)
+            .prop_map(|(what, created_ns)| Row::Dated { what, created_ns }),
     ]
 }
 

@@ -12,7 +12,7 @@ use jindou_core::{
     channel_info::{ChannelInfo, List},
     id::{ChannelId, LogId, NodeId, ShardId, SlotId},
     message::Message,
-    row::{Conversation, DedupeRecord, Device, Persist, Read, Row, Rows, Sought},
+    row::{Conversation, DedupeRecord, Device, Persist, Read, Row, Rows, Sought, Times},
 };
 use jindou_storage::{
     LogLane, LogOptions, LogState, LogStorage, Outcome, StateLane, StateOptions, StateStorage,
@@ -59,6 +59,7 @@ fn rows(index: u64) -> Vec<Row> {
         Row::Info {
             channel: group(),
             info: ChannelInfo { large: true, send_ban: true, ..ChannelInfo::default() },
+            times: Times::default(),
         },
         Row::ListItem {
             channel: group(),
@@ -75,7 +76,7 @@ fn rows(index: u64) -> Vec<Row> {
         Row::Device {
             uid: uid.as_str().into(),
             device_flag: 1,
-            device: Device { level: 1, token: "token".into() },
+            device: Device { level: 1, token: "token".into(), times: Times::default() },
         },
         Row::Conversation {
             uid: uid.as_str().into(),

@@ -25,17 +25,20 @@ ROUTES = {
         /channel/blacklist_remove_all /channel/whitelist_remove_all /channel/last_message /message/send /message/sync /message/syncack /message /messages /message/byclientmsgno /message/sendbatch /channel/messagesync
         /channel/max_message_seq /conversation/sync /conversations/clearUnread /conversations/setUnread /conversations/delete
         /conversation/channels /conversation/syncByChannels /connz /conn/kick /conn/remove /varz /varz/setting /cluster/nodes /cluster/node
+        /cluster/channels/g-${run}/2/subscribers /cluster/channels/g-${run}/2/denylist /cluster/channels/b-${run}/1/denylist
+        /cluster/channels/g-${run}/2/allowlist /cluster/channels/t-${run}/8/subscribers
         /cluster/simpleNodes /cluster/info /cluster/slots /cluster/allslot /cluster/slots/1/config /cluster/slots/1/replicas
         /cluster/slots/1/localReplica /cluster/devtools/checkLogConflict /manager/login /migrate/result /docs /docs/ /docs/openapi.json
         /docs/health /debug/pprof/ /stress/templates /stress/infoList /stress/add /web/ /plugins /plugin/bind /user/update_plugin_no
         /tag /tags /tag/remove /tmpchannel/subscriber_set /conversation/syncMessages /message/event
-        /message/eventsync /cluster/message/eventsync""".split() + UNKNOWN,
+        /message/eventsync /cluster/message/eventsync
+        /cluster/channels /cluster/users /cluster/devices /cluster/conversations /cluster/messages /cluster/channel/status""".split() + UNKNOWN,
     "manager": """/ /nope /favicon.ico /user/token /message/send /manager/login /metrics /metrics/app /metrics/cluster /metrics/system /web /web/
         /web/login /web/cluster/nodes /web/nope/deeper /web/index.html /web/logo.png /varz /varz/setting /connz /conn/kick /conn/remove
         /cluster/nodes /cluster/simpleNodes /cluster/node /cluster/slots /cluster/allslot /cluster/slots/1/config /cluster/slots/1/replicas
         /cluster/slots/1/localReplica /cluster/info /cluster/slots/1/migrate /cluster/slots/1/election /cluster/channels/g/2/start
         /cluster/channels/g/2/stop /cluster/channels/g/2/migrate /plugins /plugin/bind /plugin/unbind /plugin/uninstall /pluginconfig/p
-        /tag/remove /tags /cluster/message/eventsync""".split(),
+        /tag/remove /tags /cluster/message/eventsync /cluster/channels /cluster/users /cluster/devices /cluster/conversations /cluster/messages""".split(),
     "demo": "/metrics /web/ / /login /chatdemo /chatdemo/ /chatdemo/none/such /favicon.ico /health /route".split(),
 }
 

@@ -79,7 +79,7 @@ pub(crate) async fn answer<N: Node>(api: &Api<N>, call: &Call, route: ClusterRou
 }
 
 /// What this node sees, with nodes and slots in order.
-async fn view<N: Node>(api: &Api<N>) -> Result<ClusterView, Refusal> {
+pub(crate) async fn view<N: Node>(api: &Api<N>) -> Result<ClusterView, Refusal> {
     let mut view = api.node.cluster().await.map_err(Refusal::Told)?;
     view.nodes.sort_by_key(|node| node.id);
     view.slots.sort_by_key(|slot| slot.slot);
@@ -109,6 +109,6 @@ fn numbers(nodes: &[NodeId]) -> Vec<u64> {
 }
 
 /// For fields that v2 leaves out when they are zero.
-fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
+pub(crate) fn is_zero<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }

@@ -13,6 +13,7 @@ mod value;
 mod write;
 
 pub(crate) use self::{
+    base64::decode as decode_base64,
     field::{Faults, Field, Raw},
     value::Value,
     write::{Base64, to_json},
@@ -102,8 +103,8 @@ pub(crate) use body;
 /// fuzz target. Must never panic, whatever the bytes.
 pub fn fuzz_body(bytes: &[u8]) {
     use crate::{
-        channel, cluster, command_sync, connection, conversation, history, list, lookup, manager,
-        message, plugin, stream, sync_messages, system_accounts, tag, user,
+        channel, cluster, command_sync, connection, conversation, data, history, list, lookup,
+        manager, message, plugin, stream, sync_messages, system_accounts, tag, user,
     };
 
     fn one<T: Field + Default>(bytes: &[u8]) {
@@ -119,6 +120,7 @@ pub fn fuzz_body(bytes: &[u8]) {
     one::<channel::InfoBody>(bytes);
     one::<channel::DeleteBody>(bytes);
     one::<cluster::MigrateBody>(bytes);
+    one::<data::StatusBody>(bytes);
     one::<cluster::ReplaceBody>(bytes);
     one::<list::SubscriberBody>(bytes);
     one::<list::ListBody>(bytes);

@@ -11,7 +11,7 @@ use crate::{
     id::{ChannelId, Name, SYSTEM_UID, SlotId},
     map::Map,
     message::SharedMessage,
-    row::{ChannelRows, Row},
+    row::{ChannelRows, Dated, Row, Times},
 };
 
 /// What a slot's leader and its replicas know of a channel. Small while it has no lists: every
@@ -21,6 +21,8 @@ pub(crate) struct Channel {
     pub(crate) id: ChannelId,
     /// `None`: nobody made it; the default flags hold.
     pub(crate) info: Option<ChannelInfo>,
+    /// When the flags were set.
+    times: Times,
     pub(crate) last_seq: u64,
     lists: Option<Box<Lists>>,
     /// Recipients by slot; made on demand, dropped when members change.
@@ -73,6 +75,7 @@ impl Channel {
         Self {
             id,
             info: rows.info,
+            times: rows.times,
             last_seq: rows.last_seq,
             lists,
             plan: None,
@@ -134,6 +137,18 @@ impl Channel {
 
     pub(crate) fn info(&self) -> ChannelInfo {
         self.info.unwrap_or_default()
+    }
+
+    /// Sets the flags.
+    pub(crate) fn set_info(&mut self, info: ChannelInfo, time_ms: i64, rows: &mut Vec<Row>) {
+        let channel = self.id.clone();
+        let times = self.times.write(&[&[channel.kind], channel.id.as_bytes()], time_ms);
+        if self.times.created_ns == 0 {
+            let what = Dated::Channel(channel.clone());
+            rows.push(Row::Dated { what, created_ns: times.created_ns });
+        }
+        (self.info, self.times) = (Some(info), times);
+        rows.push(Row::Info { channel, info, times });
     }
 
     /// A list; `None` when the channel has none at all.

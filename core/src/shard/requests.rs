@@ -254,6 +254,12 @@ impl Shard {
             Request::ClaimStream(claim) => self.on_claim(caller, claim),
             Request::ReadClaim { client_msg_no } => self.read_claim(caller, ask, client_msg_no),
             Request::Streams { streams } => self.read_streams(caller, streams),
+            Request::Scan(scan) => {
+                let slot = scan.slot;
+                if self.reads_or_fails(caller, slot) {
+                    self.read(slot, Read::Scan(scan), Purpose::Api(caller));
+                }
+            }
             Request::WriteClusterKeys { entries } => self.write_cluster_keys(caller, entries),
             Request::ReadClusterKeys { prefix } => {
                 if self.reads_or_fails(caller, CLUSTER_SLOT)

@@ -4,7 +4,7 @@ use crate::{
     entry::ConversationAction,
     id::{COMMAND_SUFFIX, ChannelId, Name},
     map::Map,
-    row::{Conversation, Device, Row, UserRows},
+    row::{Conversation, Dated, Device, Row, Times, UserRows},
 };
 
 /// What the home of a uid keeps of it.
@@ -33,9 +33,29 @@ impl User {
         self.devices.get(&flag)
     }
 
-    pub(crate) fn set_device(&mut self, flag: u8, device: Device, rows: &mut Vec<Row>) {
+    /// Registers a device, or changes it.
+    pub(crate) fn set_device(
+        &mut self,
+        flag: u8,
+        level: u8,
+        token: String,
+        time_ms: i64,
+        rows: &mut Vec<Row>,
+    ) {
+        let uid = self.uid.clone();
+        let mut date = |what, created_ns| rows.push(Row::Dated { what, created_ns });
+        if self.devices.values().all(|device| device.times.created_ns == 0) {
+            let first = Times::default().write(&[uid.as_bytes()], time_ms);
+            date(Dated::User(uid.clone()), first.created_ns);
+        }
+        let old = self.devices.get(&flag).map_or_else(Times::default, |device| device.times);
+        let times = old.write(&[&[flag], uid.as_bytes()], time_ms);
+        if old.created_ns == 0 {
+            date(Dated::Device(uid.clone(), flag), times.created_ns);
+        }
+        let device = Device { level, token, times };
         self.devices.insert(flag, device.clone());
-        rows.push(Row::Device { uid: self.uid.clone(), device_flag: flag, device });
+        rows.push(Row::Device { uid, device_flag: flag, device });
     }
 
     /// Every conversation, the one touched last first; of those touched in the same millisecond,

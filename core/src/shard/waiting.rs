@@ -127,6 +127,7 @@ impl Shard {
                 let reply = match rows {
                     Rows::Messages(messages) => Reply::Messages(messages),
                     Rows::Digests(digests) => Reply::Digests(digests),
+                    Rows::Scanned(page) => Reply::Scanned(Box::new(page)),
                     Rows::Streams(streams) => Reply::Streams(streams),
                     Rows::Channel(_) | Rows::User(_) | Rows::Found(_) | Rows::Stream(_) => {
                         Reply::Failed(Failure::Storage)
@@ -195,6 +196,7 @@ fn failure_of(rows: &Rows) -> &str {
         | Rows::Digests(_)
         | Rows::Found(_)
         | Rows::Stream(_)
+        | Rows::Scanned(_)
         | Rows::Streams(_) => "the store answered another question",
     }
 }

@@ -8,7 +8,7 @@ use jindou_core::{
     message::SharedMessage,
     row::{
         ChannelRows, Conversation, DedupeRecord, Device, Digest, Persist, Read, Row, Rows,
-        SlotRows, Sought, UserRows,
+        SlotRows, Sought, Times, UserRows,
     },
     shard::CLUSTER_SLOT,
     stream::{StreamKey, StreamPart, StreamView},
@@ -45,7 +45,7 @@ impl Store {
                 Row::Sent { channel, uid, seq } => {
                     self.sent.insert((channel, uid), seq);
                 }
-                Row::Info { channel, info } => {
+                Row::Info { channel, info, .. } => {
                     self.infos.insert(channel, info);
                 }
                 Row::ListItem { channel, list, uid, added_ms } => match added_ms {
@@ -89,7 +89,7 @@ impl Store {
                 Row::ClusterKey { key, value } => {
                     self.cluster.insert(key, value);
                 }
-                Row::Membership(_) => {}
+                Row::Membership(_) | Row::Dated { .. } => {}
                 Row::Stream { stream, part } => {
                     let (piece, lane, number) = place_of(&part);
                     self.streams.insert((stream, piece, lane, number), part);
@@ -120,6 +120,7 @@ impl Store {
         match read {
             Read::Channel(channel) => Rows::Channel(ChannelRows {
                 info: self.infos.get(channel).copied(),
+                times: Times::default(),
                 members: self.list(channel, List::Members),
                 deny: self.list(channel, List::Deny),
                 allow: self.list(channel, List::Allow),
@@ -140,6 +141,7 @@ impl Store {
                     .map(|((_, channel), row)| (channel.clone(), *row))
                     .collect(),
             }),
+            Read::Scan(_) => Rows::Failed("the world has no searches".into()),
             Read::Messages { channel, first, last, count_max, from_start } => {
                 let all: Vec<_> = self
                     .messages

@@ -6,6 +6,7 @@ pub(crate) mod applied;
 pub(crate) mod channel;
 pub(crate) mod cluster;
 pub(crate) mod conversation;
+pub(crate) mod dated;
 pub(crate) mod dedupe;
 pub(crate) mod device;
 pub(crate) mod install;
@@ -45,11 +46,12 @@ pub(crate) enum Table {
     /// An install writes it last, after the slot's rows.
     Applied = 11,
     Stream = 12,
+    Dated = 13,
 }
 
 impl Table {
     /// In the order in which snapshots and hashes go through them.
-    pub(crate) const ALL: [Self; 12] = [
+    pub(crate) const ALL: [Self; 13] = [
         Self::Message,
         Self::Sent,
         Self::Channel,
@@ -62,6 +64,7 @@ impl Table {
         Self::Cluster,
         Self::Applied,
         Self::Stream,
+        Self::Dated,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -78,6 +81,7 @@ impl Table {
             Self::Cluster => cluster::NAME,
             Self::Applied => applied::NAME,
             Self::Stream => stream::NAME,
+            Self::Dated => dated::NAME,
         }
     }
 
@@ -118,8 +122,8 @@ pub(crate) fn encode(slot: SlotId, row: &Row) -> Result<RawRow, StorageError> {
         Row::Sent { channel, uid, seq } => {
             (Table::Sent, sent::key(slot, channel, uid)?, Some(sent::encode(*seq)))
         }
-        Row::Info { channel, info } => {
-            (Table::Channel, channel::key(slot, channel)?, Some(channel::encode(info)))
+        Row::Info { channel, info, times } => {
+            (Table::Channel, channel::key(slot, channel)?, Some(channel::encode(info, times)))
         }
         Row::ListItem { channel, list, uid, added_ms } => {
             (Table::List, list::key(slot, channel, *list, uid)?, added_ms.map(list::encode))
@@ -154,6 +158,9 @@ pub(crate) fn encode(slot: SlotId, row: &Row) -> Result<RawRow, StorageError> {
         Row::Stream { stream, part } => {
             (Table::Stream, stream::key(slot, stream, part)?, Some(stream::encode(part)))
         }
+        Row::Dated { what, created_ns } => {
+            (Table::Dated, dated::key(slot, what, *created_ns)?, Some(dated::encode()))
+        }
     };
     Ok(RawRow { table, key, value })
 }
@@ -185,8 +192,8 @@ pub(crate) fn decode(
         }
         Table::Channel => {
             let (slot, channel) = channel::parse_key(key)?;
-            let info = channel::decode(value)?;
-            (slot, Row::Info { channel, info })
+            let (info, times) = channel::decode(value)?;
+            (slot, Row::Info { channel, info, times })
         }
         Table::List => {
             let (slot, channel, list, uid) = list::parse_key(key)?;
@@ -230,6 +237,11 @@ pub(crate) fn decode(
         Table::Stream => {
             let (slot, stream, part) = stream::decode(key, value)?;
             (slot, Row::Stream { stream, part })
+        }
+        Table::Dated => {
+            let (slot, what, created_ns) = dated::parse_key(key)?;
+            dated::decode(value)?;
+            (slot, Row::Dated { what, created_ns })
         }
         Table::Applied => match applied::parse_key(key)? {
             (slot, applied::What::Position) => {

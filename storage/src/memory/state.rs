@@ -6,15 +6,17 @@ use std::{
 };
 
 use bytes::Bytes;
+use fjall::UserValue;
 use jindou_core::{
     channel_info::{ChannelInfo, List},
     effect::Outbox,
     id::{ChannelId, LogId, Name, SlotId},
     message::SharedMessage,
     row::{
-        ChannelRows, Conversation, DedupeRecord, Device, Digest, DigestQuery, Persist, Read, Row,
-        Rows, SlotRows, Sought, UserRows,
+        ChannelRows, Conversation, Dated, DedupeRecord, Device, Digest, DigestQuery, Persist, Read,
+        Row, Rows, SlotRows, Sought, Times, UserRows,
     },
+    scan::Scan,
     stream::{StreamKey, StreamPart, StreamView},
 };
 
@@ -23,7 +25,8 @@ use crate::{
     DIGESTS_SIZE_MAX, MESSAGES_SIZE_MAX, STREAMS_SIZE_MAX,
     completion::{Answers, CompletionSender, Done, Outcome},
     error::StorageError,
-    keyspace::{self, RawRow, Stored},
+    keyspace::{self, RawRow, Stored, Table},
+    scan::{self, KeyRange, Keys, RowsOf, Source},
     state::{
         OpenedSlot, SnapshotReader, StateStorage,
         chunk::{self, ChunkWriter},
@@ -59,7 +62,7 @@ struct Slot {
     membership: Option<Bytes>,
     messages: BTreeMap<ChannelId, BTreeMap<u64, SharedMessage>>,
     sent: BTreeMap<(ChannelId, Name), u64>,
-    infos: BTreeMap<ChannelId, ChannelInfo>,
+    infos: BTreeMap<ChannelId, (ChannelInfo, Times)>,
     lists: BTreeMap<(ChannelId, List), BTreeMap<Name, i64>>,
     devices: BTreeMap<Name, BTreeMap<u8, Device>>,
     conversations: BTreeMap<Name, BTreeMap<(u8, Name), Conversation>>,
@@ -69,6 +72,7 @@ struct Slot {
     cluster: BTreeMap<String, Bytes>,
     /// By stream, and by a piece's own key.
     streams: BTreeMap<StreamKey, BTreeMap<Vec<u8>, StreamPart>>,
+    dated: Vec<(Dated, i64)>,
 }
 
 fn set<K: Ord, V>(entry: Entry<'_, K, V>, value: Option<V>) {
@@ -98,8 +102,8 @@ impl Slot {
             Row::Sent { channel, uid, seq } => {
                 self.sent.insert((channel, uid), seq);
             }
-            Row::Info { channel, info } => {
-                self.infos.insert(channel, info);
+            Row::Info { channel, info, times } => {
+                self.infos.insert(channel, (info, times));
             }
             Row::ListItem { channel, list, uid, added_ms } => {
                 set(self.lists.entry((channel, list)).or_default().entry(uid), added_ms)
@@ -126,6 +130,12 @@ impl Slot {
                 // A stream whose key has no bytes is refused where rows become bytes.
                 if let Ok(key) = keyspace::stream::key(SlotId(0), &stream, &part) {
                     self.streams.entry(stream).or_default().insert(key, part);
+                }
+            }
+            Row::Dated { what, created_ns } => {
+                let row = (what, created_ns);
+                if !self.dated.contains(&row) {
+                    self.dated.push(row);
                 }
             }
         }
@@ -219,11 +229,11 @@ impl Slot {
                 uid: uid.clone(),
                 seq: *seq,
             }))
-            .chain(
-                self.infos
-                    .iter()
-                    .map(|(channel, info)| Row::Info { channel: channel.clone(), info: *info }),
-            )
+            .chain(self.infos.iter().map(|(channel, (info, times))| Row::Info {
+                channel: channel.clone(),
+                info: *info,
+                times: *times,
+            }))
             .chain(self.lists.iter().flat_map(|((channel, list), items)| {
                 items.iter().map(|(uid, added_ms)| Row::ListItem {
                     channel: channel.clone(),
@@ -270,11 +280,16 @@ impl Slot {
                     .values()
                     .map(|part| Row::Stream { stream: stream.clone(), part: part.clone() })
             }))
-            .chain(self.membership.clone().map(Row::Membership));
+            .chain(self.membership.clone().map(Row::Membership))
+            .chain(self.dated.iter().map(|(what, created_ns)| Row::Dated {
+                what: what.clone(),
+                created_ns: *created_ns,
+            }));
         let mut raw: Vec<RawRow> =
             rows.map(|row| keyspace::encode(slot, &row)).collect::<Result<_, _>>()?;
         raw.extend(self.applied.map(|at| keyspace::encode_applied(slot, at)));
-        raw.sort_by(|a, b| (a.table, &a.key).cmp(&(b.table, &b.key)));
+        let place = |table| Table::ALL.iter().position(|other| *other == table);
+        raw.sort_by(|a, b| (place(a.table), &a.key).cmp(&(place(b.table), &b.key)));
         Ok(raw)
     }
 
@@ -297,10 +312,17 @@ impl Slot {
         Ok(hash.finish())
     }
 
+    fn scan(&self, scan: &Scan) -> Result<Rows, StorageError> {
+        let rows = self.raw_rows(scan.slot)?.into_iter();
+        let rows = rows.map(|row| ((row.table, row.key), row.value.unwrap_or_default()));
+        scan::page(&RawRows(rows.collect()), scan).map(Rows::Scanned)
+    }
+
     fn read(&self, read: Read) -> Rows {
         match read {
             Read::Channel(channel) => Rows::Channel(ChannelRows {
-                info: self.infos.get(&channel).copied(),
+                info: self.infos.get(&channel).map(|(info, _)| *info),
+                times: self.infos.get(&channel).map(|(_, times)| *times).unwrap_or_default(),
                 members: self.list(&channel, List::Members),
                 deny: self.list(&channel, List::Deny),
                 allow: self.list(&channel, List::Allow),
@@ -354,7 +376,28 @@ impl Slot {
                 });
                 Rows::Streams(views.take_while(|view| budget.take(view.size())).collect())
             }
+            Read::Scan(scan) => self.scan(&scan).unwrap_or_else(|e| Rows::Failed(e.to_string())),
         }
+    }
+}
+
+/// The rows of a slot as they would be stored.
+struct RawRows(BTreeMap<(Table, Vec<u8>), Vec<u8>>);
+
+impl Source for RawRows {
+    fn keys(&self, table: Table, range: KeyRange) -> Keys<'_> {
+        Box::new(self.rows(table, range).map(|row| row.map(|(key, _)| key)))
+    }
+
+    fn rows(&self, table: Table, range: KeyRange) -> RowsOf<'_> {
+        let rows = self.0.iter().filter(move |((of, key), _)| {
+            *of == table && std::ops::RangeBounds::contains(&range.0, key)
+        });
+        Box::new(rows.map(|((_, key), value)| Ok((key.as_slice().into(), value.as_slice().into()))))
+    }
+
+    fn value(&self, table: Table, key: &[u8]) -> Result<Option<UserValue>, StorageError> {
+        Ok(self.0.get(&(table, key.to_vec())).map(|value| value.as_slice().into()))
     }
 }
 

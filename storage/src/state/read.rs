@@ -1,6 +1,6 @@
 //! Answers questions from a snapshot of the state database.
 
-use fjall::{Keyspace, Readable as _, Snapshot};
+use fjall::{Keyspace, Readable as _, Snapshot, UserValue};
 use jindou_core::{
     channel_info::List,
     id::{ChannelId, SlotId},
@@ -20,6 +20,7 @@ use crate::{
         Table, applied, channel, cluster, conversation, dedupe, device, list, lookup, message,
         outbox, received, sent, stream,
     },
+    scan::{self, KeyRange, Keys, RowsOf, Source},
 };
 
 type Result<T> = std::result::Result<T, StorageError>;
@@ -89,6 +90,7 @@ impl Reader {
             Read::Find { channel, sought } => self.find(slot, channel, sought).map(Rows::Found),
             Read::Stream(stream) => self.stream(slot, stream).map(Rows::Stream),
             Read::Streams(streams) => self.streams(slot, streams).map(Rows::Streams),
+            Read::Scan(scan) => scan::page(self, scan).map(Rows::Scanned),
         };
         rows.unwrap_or_else(|e| {
             tracing::error!("reading {slot}: {e}");
@@ -131,8 +133,12 @@ impl Reader {
 
     fn channel(&self, slot: SlotId, channel: &ChannelId) -> Result<ChannelRows> {
         let info = self.get(Table::Channel, &channel::key(slot, channel)?, channel::decode)?;
-        let mut rows =
-            ChannelRows { info, last_seq: self.last_seq(slot, channel)?, ..ChannelRows::default() };
+        let mut rows = ChannelRows {
+            info: info.map(|(info, _)| info),
+            times: info.map(|(_, times)| times).unwrap_or_default(),
+            last_seq: self.last_seq(slot, channel)?,
+            ..ChannelRows::default()
+        };
         let prefix = list::prefix(slot, channel)?;
         let items = self.scan(Table::List, &prefix, |key, value| {
             Ok((list::item_of(&prefix, key)?, list::decode(value)?))
@@ -384,7 +390,7 @@ impl Reader {
     pub(super) fn rows(
         &self,
         slot: SlotId,
-    ) -> impl Iterator<Item = Result<(Table, fjall::UserKey, fjall::UserValue)>> {
+    ) -> impl Iterator<Item = Result<(Table, fjall::UserKey, UserValue)>> {
         Table::ALL.into_iter().flat_map(move |table| {
             self.snapshot.prefix(self.keyspace(table), slot.0.to_be_bytes()).map(move |row| {
                 let (key, value) = row.into_inner().map_err(read_error)?;
@@ -397,6 +403,22 @@ impl Reader {
 fn stream_part(row: fjall::Guard) -> Result<StreamPart> {
     let (key, value) = row.into_inner().map_err(read_error)?;
     Ok(stream::decode(&key, &value)?.2)
+}
+
+impl Source for Reader {
+    fn keys(&self, table: Table, range: KeyRange) -> Keys<'_> {
+        let rows = self.snapshot.range(self.keyspace(table), range.0);
+        Box::new(rows.map(|row| row.key().map_err(read_error)))
+    }
+
+    fn rows(&self, table: Table, range: KeyRange) -> RowsOf<'_> {
+        let rows = self.snapshot.range(self.keyspace(table), range.0);
+        Box::new(rows.map(|row| row.into_inner().map_err(read_error)))
+    }
+
+    fn value(&self, table: Table, key: &[u8]) -> Result<Option<UserValue>> {
+        self.snapshot.get(self.keyspace(table), key).map_err(read_error)
+    }
 }
 
 fn collect(

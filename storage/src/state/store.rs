@@ -51,6 +51,7 @@ impl Tables {
             cluster,
             applied,
             stream,
+            dated,
         ] = &self.tables;
         match table {
             Table::Message => message,
@@ -65,6 +66,7 @@ impl Tables {
             Table::Cluster => cluster,
             Table::Applied => applied,
             Table::Stream => stream,
+            Table::Dated => dated,
         }
     }
 }
@@ -167,7 +169,8 @@ impl StateStore {
                     | Table::Received
                     | Table::Cluster
                     | Table::Applied
-                    | Table::Stream => options.memtable_size_max / 4,
+                    | Table::Stream
+                    | Table::Dated => options.memtable_size_max / 4,
                 },
             })
             .collect();
@@ -308,7 +311,8 @@ fn of(table: Table) -> KeyspaceCreateOptions {
         | Table::Outbox
         | Table::Received
         | Table::Cluster
-        | Table::Stream => by_range(),
+        | Table::Stream
+        | Table::Dated => by_range(),
         Table::Sent | Table::Channel | Table::Device | Table::Applied => plain(),
     }
 }

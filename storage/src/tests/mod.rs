@@ -10,6 +10,7 @@
 )]
 
 mod log;
+mod scan;
 mod state;
 
 use std::{cell::Cell, collections::BTreeMap, sync::Arc};

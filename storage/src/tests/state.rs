@@ -32,7 +32,7 @@ fn small_lane(path: &Path) -> StateLane {
 }
 
 /// Runs a story on the lane and on its twin.
-fn on_both(story: impl Fn(&dyn StateStorage, &Client)) {
+pub(super) fn on_both(story: impl Fn(&dyn StateStorage, &Client)) {
     story(&MemoryState::new(), &Client::new());
     let dir = tempfile::tempdir().unwrap();
     story(&small_lane(dir.path()), &Client::new());

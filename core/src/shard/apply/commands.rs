@@ -11,7 +11,7 @@ use crate::{
     entry::{ChannelRef, Command, ConversationAction, ConversationChange, NewMessage},
     id::{ChannelId, Name, SYSTEM_UID, SlotId, person_channel},
     message::{Message, SharedMessage},
-    row::{DedupeRecord, Device, Row},
+    row::{DedupeRecord, Row},
     shard::{
         Shard,
         channel::Channel,
@@ -59,18 +59,16 @@ impl Shard {
                         (None, Some(_)) => return,
                         (None, None) => ChannelInfo::default(),
                     };
-                    channel.info = Some(info);
-                    gathered.rows.push(Row::Info { channel: channel.id.clone(), info });
+                    channel.set_info(info, time_ms, &mut gathered.rows);
                 });
                 self.tell_sessions_of(&channel, Parent::Word(slot, index));
                 Outcome::Done
             }
             Command::Disband { channel } => {
                 self.with_channel(&channel, |channel| {
-                    if let Some(info) = &mut channel.info {
-                        info.disband = true;
-                        let info = *info;
-                        gathered.rows.push(Row::Info { channel: channel.id.clone(), info });
+                    if let Some(info) = channel.info {
+                        let info = ChannelInfo { disband: true, ..info };
+                        channel.set_info(info, time_ms, &mut gathered.rows);
                     }
                 });
                 Outcome::Done
@@ -104,8 +102,8 @@ impl Shard {
             Command::SetToken { uid, device_flag, device_level, token, only_existing } => {
                 self.with_user(&uid, |user| {
                     if !only_existing || user.device(device_flag).is_some() {
-                        let device = Device { level: device_level, token };
-                        user.set_device(device_flag, device, &mut gathered.rows);
+                        let rows = &mut gathered.rows;
+                        user.set_device(device_flag, device_level, token, time_ms, rows);
                     }
                 });
                 Outcome::Done
