@@ -3,7 +3,7 @@
 
 use std::{collections::VecDeque, sync::Arc};
 
-use super::openings::Openings;
+use super::{openings::Openings, tail::Tail};
 use crate::{
     channel_info::{ChannelInfo, List, ListChange, kind},
     code::Code,
@@ -31,6 +31,8 @@ pub(crate) struct Channel {
     gate: VecDeque<Gated>,
     /// Who lacks a row for the commands of this channel; `None`: nothing is known.
     pub(crate) openings: Option<Box<Openings>>,
+    /// Its newest messages, once they were read.
+    pub(crate) tail: Option<Box<Tail>>,
 }
 
 /// The lists of a channel, each with the Unix ms when a uid was added.
@@ -81,6 +83,7 @@ impl Channel {
             plan: None,
             gate: VecDeque::new(),
             openings: None,
+            tail: None,
         }
     }
 
@@ -91,7 +94,8 @@ impl Channel {
             384 + 80 * counts.iter().map(|list| list.len()).sum::<usize>()
         });
         let openings = self.openings.as_ref().map_or(0, |openings| openings.size());
-        168 + self.id.id.len() + listed + openings
+        let tail = self.tail.as_ref().map_or(0, |tail| tail.size());
+        176 + self.id.id.len() + listed + openings + tail
     }
 
     /// Whether sends wait at the gate.

@@ -28,6 +28,7 @@ mod sends;
 mod slot;
 mod stream;
 mod systems;
+mod tail;
 mod unacked;
 mod undelivered;
 mod user;

@@ -9,6 +9,7 @@ use super::{
     channel::Channel,
     home::Presence,
     slot::{Caller, Waiter},
+    tail::{Tail, Window},
     user::User,
     waiting::Purpose,
 };
@@ -90,6 +91,36 @@ impl Shard {
             }
         }
         self.reply(caller, Reply::Messages(messages));
+    }
+
+    /// Messages from memory, or else from the store.
+    fn read_messages(&mut self, caller: Caller, slot: SlotId, channel: ChannelId, window: Window) {
+        let Window { first, last, count_max, from_start } = window;
+        let mut tail_of = None;
+        if let Some(known) = self.channels.get(&channel) {
+            let found = match (window.ends(known.last_seq), &known.tail) {
+                (None, _) => Some(Vec::new()),
+                (Some(ends), Some(tail)) => tail.range(ends),
+                (Some(_), None) => None,
+            };
+            if let Some(messages) = found {
+                return self.reply_messages(caller, messages, from_start);
+            }
+            let ends = window.ends(known.last_seq);
+            tail_of = ends.filter(|(_, high)| *high == known.last_seq).map(|_| channel.clone());
+        }
+        let read = Read::Messages { channel, first, last, count_max, from_start };
+        self.read(slot, read, Purpose::Messages(caller, from_start, tail_of));
+    }
+
+    /// What was read up to a channel's last message is kept, if it still is the last.
+    pub(super) fn keep_tail(&mut self, channel: &ChannelId, messages: &[SharedMessage]) {
+        if let Some(known) = self.channels.get(channel)
+            && messages.last().is_some_and(|newest| newest.seq == known.last_seq)
+        {
+            known.tail = Some(Box::new(Tail::of(messages)));
+            self.channels.resize(channel, Channel::size);
+        }
     }
 
     /// Single messages for a caller; on another node no more than a link takes, but the first.
@@ -174,8 +205,8 @@ impl Shard {
             Request::Messages { channel, first, last, count_max, from_start } => {
                 let slot = channel.slot(self.settings.slot_count);
                 if self.reads_or_fails(caller, slot) {
-                    let read = Read::Messages { channel, first, last, count_max, from_start };
-                    self.read(slot, read, Purpose::Messages(caller, from_start));
+                    let window = Window { first, last, count_max, from_start };
+                    self.read_messages(caller, slot, channel, window);
                 }
             }
             Request::Find { channel, sought } => {

@@ -41,8 +41,8 @@ pub(crate) enum Purpose {
     Stream(StreamKey),
     /// An answer for a caller of the API.
     Api(Caller),
-    /// Messages for a caller; which end may be cut.
-    Messages(Caller, bool),
+    /// Messages for a caller; which end may be cut; the channel whose end it is.
+    Messages(Caller, bool, Option<ChannelId>),
 }
 
 impl Shard {
@@ -119,11 +119,14 @@ impl Shard {
                 let size = stream.size();
                 self.streams.put(&key, stream, size)
             }
-            (Purpose::Messages(caller, from_start), Rows::Messages(messages)) => {
+            (Purpose::Messages(caller, from_start, tail_of), Rows::Messages(messages)) => {
+                if let Some(channel) = tail_of {
+                    self.keep_tail(&channel, &messages);
+                }
                 return self.reply_messages(caller, messages, from_start);
             }
             (Purpose::Api(caller), Rows::Found(found)) => return self.reply_found(caller, found),
-            (Purpose::Api(caller) | Purpose::Messages(caller, _), rows) => {
+            (Purpose::Api(caller) | Purpose::Messages(caller, ..), rows) => {
                 let reply = match rows {
                     Rows::Messages(messages) => Reply::Messages(messages),
                     Rows::Digests(digests) => Reply::Digests(digests),

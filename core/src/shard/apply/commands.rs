@@ -259,6 +259,11 @@ impl Shard {
             shown: new.shown,
             payload: new.payload,
         });
+        let mut has_tail = false;
+        if let Some(tail) = &mut channel.tail {
+            tail.push(message.clone());
+            has_tail = true;
+        }
         let mut opened = match (channel_id.command_base(), seq, new.opens_conversations) {
             // Everybody else has a row by now (`openings`).
             (Some(base), _, true) if !is_pair(base.kind) => vec![message.from.clone()],
@@ -268,6 +273,9 @@ impl Shard {
         };
         // In memory their order depends on when the channel was loaded (G16).
         opened.sort_unstable();
+        if has_tail {
+            self.channels.resize(&channel_id, Channel::size);
+        }
         let record = DedupeRecord { digest, id: message.id, seq, time_ms };
         state.dedupe.insert(&record);
         gathered.records.push(record);
