@@ -26,6 +26,8 @@ pub(crate) enum Workload {
     Fanout(FanoutArgs),
     /// Connections that say nothing
     Idle(IdleArgs),
+    /// HTTP requests of a back end, one under way per connection
+    Requests(RequestsArgs),
 }
 
 /// Options of every workload.
@@ -224,6 +226,58 @@ pub(crate) struct IdleArgs {
     /// Keep them open so long
     #[arg(long, default_value = "5s", value_parser = duration, value_name = "TIME")]
     pub(crate) hold: Duration,
+}
+
+#[derive(Clone, Debug, Args)]
+pub(crate) struct RequestsArgs {
+    #[command(flatten)]
+    pub(crate) common: Common,
+
+    /// What is asked
+    #[arg(value_enum)]
+    pub(crate) route: Route,
+
+    /// Connections, each a thread of the generator
+    #[arg(short = 'n', long, default_value_t = 16, value_parser = positive, value_name = "N")]
+    pub(crate) connections: usize,
+
+    /// Conversations of each user (sync)
+    #[arg(long, default_value_t = 200, value_parser = positive, value_name = "N")]
+    pub(crate) channels: usize,
+
+    /// Payload bytes of messages
+    #[arg(long, default_value_t = 128, value_parser = payload_size, value_name = "N")]
+    pub(crate) size: usize,
+
+    /// Load before measuring
+    #[arg(long, default_value = "2s", value_parser = duration, value_name = "TIME")]
+    pub(crate) warmup: Duration,
+
+    /// Measuring
+    #[arg(long, default_value = "10s", value_parser = duration, value_name = "TIME")]
+    pub(crate) duration: Duration,
+}
+
+/// Which route of the HTTP API.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Route {
+    /// /conversation/sync, one recent message each
+    Sync,
+    /// /channel/messagesync, the last 50 of 60
+    History,
+    /// /message/send to a person
+    Send,
+}
+
+impl Route {
+    /// The path.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Sync => "/conversation/sync",
+            Self::History => "/channel/messagesync",
+            Self::Send => "/message/send",
+        }
+    }
 }
 
 /// Where clients connect.

@@ -57,12 +57,7 @@ impl<'a> Api<'a> {
     /// The server can't be reached, is silent for a minute, or does not speak HTTP; what is asked
     /// can't be written as HTTP.
     pub fn ask(&self, method: &str, path: &str, body: &str) -> anyhow::Result<(u16, String)> {
-        let rest = match self.base.split_once("://") {
-            None => self.base,
-            Some(("http", rest)) => rest,
-            Some((scheme, _)) => bail!("{scheme}:// is not supported, only http://"),
-        };
-        let rest = rest.trim_end_matches('/');
+        let rest = without_scheme(self.base)?;
         let (authority, root) = match rest.split_once('/') {
             Some((authority, root)) => (authority, format!("/{root}")),
             None => (rest, String::new()),
@@ -85,8 +80,25 @@ impl<'a> Api<'a> {
     }
 }
 
+/// An address without `http://` and slashes at its end.
+fn without_scheme(base: &str) -> anyhow::Result<&str> {
+    let rest = match base.split_once("://") {
+        None => base,
+        Some(("http", rest)) => rest,
+        Some((scheme, _)) => bail!("{scheme}:// is not supported, only http://"),
+    };
+    Ok(rest.trim_end_matches('/'))
+}
+
+/// `HOST:PORT` of an address without a path.
+pub(crate) fn authority_of(base: &str) -> anyhow::Result<String> {
+    let rest = without_scheme(base)?;
+    ensure!(!rest.contains('/'), "an address with a path can't be put under load");
+    Ok(rest.to_owned())
+}
+
 /// Connects to the first address of `host:port` that takes it.
-fn connect(authority: &str) -> anyhow::Result<TcpStream> {
+pub(crate) fn connect(authority: &str) -> anyhow::Result<TcpStream> {
     let has_port = authority.rsplit_once(']').map_or(authority, |(_, tail)| tail).contains(':');
     let host = if has_port { authority.to_owned() } else { format!("{authority}:80") };
     let mut last = None;

@@ -1,4 +1,4 @@
-//! The load generator: `jindou bench send|fanout|idle`.
+//! The load generator: `jindou bench send|fanout|idle|requests`.
 //!
 //! It speaks the public protocol only (binary frames or JSON-RPC, TCP or WebSocket, and HTTP to set
 //! things up), so it drives any compatible server. It knows nothing of what is inside one, and owns no
@@ -30,6 +30,7 @@ mod latency;
 mod ledger;
 mod process;
 mod report;
+mod requests;
 mod run;
 mod schedule;
 mod setup;
@@ -51,6 +52,7 @@ pub fn run(args: impl Iterator<Item = OsString>) -> anyhow::Result<()> {
         Workload::Send(args) => (&args.common, run::send(args)?),
         Workload::Fanout(args) => (&args.common, run::fanout(args)?),
         Workload::Idle(args) => (&args.common, run::idle(args)?),
+        Workload::Requests(args) => (&args.common, requests::requests(args)?),
     };
     print!("{report}");
     if let Some(path) = &common.json {

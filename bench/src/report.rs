@@ -249,6 +249,61 @@ pub(crate) fn idle(title: String, settings: Value, common: &Common, idled: &Idle
     Report { lines, json, failures }
 }
 
+/// What a run of HTTP requests has measured.
+pub(crate) struct Requested {
+    pub(crate) latency: Summary,
+    /// Of the answers' bodies.
+    pub(crate) bytes: u64,
+    /// Between the two usages.
+    pub(crate) elapsed: Duration,
+    pub(crate) before: Usage,
+    pub(crate) after: Usage,
+}
+
+pub(crate) fn requests(
+    title: String,
+    settings: Value,
+    common: &Common,
+    requested: &Requested,
+) -> Report {
+    let Requested { latency, bytes, elapsed, before, after } = requested;
+    let seconds = elapsed.as_secs_f64().max(1e-9);
+    let rate = latency.count as f64 / seconds;
+    let answer = *bytes as f64 / latency.count.max(1) as f64;
+    let mut lines = vec![
+        title,
+        format!(
+            "answered   {} in {seconds:.2} s = {}/s, {answer:.0} B each",
+            thousands(latency.count),
+            thousands_f(rate)
+        ),
+    ];
+    lines.extend(table(&[("answer", *latency)]));
+    let unit = Unit { name: "request", count: latency.count };
+    let mut processes = Vec::new();
+    for (place, pid) in common.pid.iter().enumerate() {
+        let (line, json) = process(*pid, place, &unit, elapsed, before, after);
+        lines.push(line);
+        processes.push(json);
+    }
+    let own = after.own.saturating_sub(before.own).as_secs_f64() / seconds;
+    lines.push(format!("generator  {own:.2} cores"));
+    let json = json!({
+        "settings": settings,
+        "answered": latency.count,
+        "per_s": rate,
+        "bytes_per_answer": answer,
+        "latency": latency.json(),
+        "processes": processes,
+        "generator": { "cores": own },
+    });
+    let failures = match latency.count {
+        0 => vec!["nothing was answered".to_owned()],
+        _ => Vec::new(),
+    };
+    Report { lines, json, failures }
+}
+
 fn process(
     pid: u32,
     place: usize,
