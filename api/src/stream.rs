@@ -97,7 +97,7 @@ pub(crate) async fn event<N: Node>(api: &Api<N>, call: &Call) -> Answer {
     Ok(ok_data(PlaceJson {
         client_msg_no: &body.client_msg_no,
         event_key: &lane,
-        event_id: &place.event_id,
+        event_id: body.event_id.trim(),
         msg_event_seq: place.seq,
         stream_status: &place.status,
         channel_id: &body.channel_id,

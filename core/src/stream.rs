@@ -188,9 +188,6 @@ impl StreamEvent {
 /// Where an event has its place.
 #[derive(Clone, Debug, PartialEq, Eq, Archive, Serialize, Deserialize)]
 pub struct EventPlace {
-    /// Its id; that of the lane's last event, if the lane had ended.
-    #[rkyv(with = AsText)]
-    pub event_id: Name,
     /// The lane's last stored seq.
     pub seq: u64,
     /// The lane's status as the API names it; empty for what is stored and no end.

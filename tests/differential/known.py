@@ -8,7 +8,7 @@ NEVER = "v2 answers 'not found' for a channel that was never used; ours 0, or 40
 UNDERFLOW = "v2's setUnread underflows on an empty channel (http-api.md 10.2)"
 STALE_TAG = "v2 keeps a command channel's recipients when its members are reset or all removed (http-api.md 7.6)"
 NULL = "v2 answers null for an empty list of system accounts (http-api.md 5.5)"
-BREAKDOWN = "v2 does not answer for one of its slots any more: both began anew"
+BREAKDOWN = "v2 does not answer for a slot any more, or has lost what it took for a channel: both began anew"
 DELETION = "v2's deletion of conversations: pending rows, cached rows, a bound of one less (semantics.md 8.7)"
 USELESS = "v2's lists of personal channels make conversations of plain uids (http-api.md 7.8)"
 
@@ -97,7 +97,8 @@ def waiting(call, ours, theirs, world, reasons):
 
 def pushes(only_ours, only_theirs):
     """The reasons why clients were pushed different frames, if they explain all of it."""
-    if not only_ours and only_theirs and all(f.get("sync_once") and f.get("type") != 1 for f in only_theirs):
+    different = only_ours + only_theirs
+    if different and all(f.get("sync_once") and f.get("type") != 1 for f in different):
         return {STALE_TAG}
     return set()
 

@@ -15,6 +15,8 @@ def plain(frame):
         out["client_msg_no"] = "<number>"
     if isinstance(out.get("data"), (bytes, dict)):
         out["data"] = out["data"].decode("utf-8", "replace") if isinstance(out["data"], bytes) else out["data"]
+    if isinstance(out.get("data"), str):
+        out["data"] = re.sub(r'"message_id":\d+', '"message_id":"<id>"', out["data"])
     return out
 
 

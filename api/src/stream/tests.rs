@@ -13,7 +13,6 @@ fn node() -> Fixture {
             Reply::StreamRefused(StreamRefusal::Unclaimed)
         }
         Request::StreamEvent(event) => Reply::Event(Box::new(EventPlace {
-            event_id: event.event_id.clone(),
             seq: 4,
             status: "open".into(),
             from: if event.from.is_empty() { "bot".into() } else { event.from.clone() },

@@ -191,14 +191,14 @@ impl Stream {
             if state.knows(id) {
                 let push = if is_delta { Push::None } else { Push::Again };
                 let status = if is_delta { state.lane.status.name() } else { stored_status(state) };
-                return Ok(self.applied(event, &event.event_id, state.lane.seq, status, push));
+                return Ok(self.applied(event, state.lane.seq, status, push));
             }
             if state.lane.status.is_end() {
                 if is_delta {
                     return Err(StreamRefusal::Closed);
                 }
-                let Lane { event_id, seq, status, .. } = &state.lane;
-                return Ok(self.applied(event, event_id, *seq, status.name(), Push::Again));
+                let Lane { seq, status, .. } = &state.lane;
+                return Ok(self.applied(event, *seq, status.name(), Push::Again));
             }
         } else if self.lanes.len() >= LANE_COUNT_MAX {
             return Err(StreamRefusal::TooManyLanes);
@@ -263,22 +263,15 @@ impl Stream {
         }
         let (seq, push) = (lane.seq, Push::Next(head.version));
         let status = if is_delta { LaneStatus::Open.name() } else { stored_status(state) };
-        Ok(self.applied(event, &event.event_id, seq, status, push))
+        Ok(self.applied(event, seq, status, push))
     }
 
-    fn applied(
-        &self,
-        event: &StreamEvent,
-        event_id: &Name,
-        seq: u64,
-        status: &str,
-        push: Push,
-    ) -> Applied {
+    fn applied(&self, event: &StreamEvent, seq: u64, status: &str, push: Push) -> Applied {
         let from = [&event.from, &self.head.from].into_iter().find(|from| !from.is_empty());
         let from = from.cloned().unwrap_or_else(|| SYSTEM_UID.into());
         let message_id =
             if event.message_id == 0 { self.head.message_id } else { event.message_id };
-        let place = EventPlace { event_id: event_id.clone(), seq, status: status.into(), from };
+        let place = EventPlace { seq, status: status.into(), from };
         Applied { place, message_id, push }
     }
 
