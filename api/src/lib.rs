@@ -52,6 +52,7 @@ mod tag;
 mod time;
 mod user;
 mod varz;
+mod webhook;
 
 #[cfg(test)]
 mod testing;
@@ -65,7 +66,8 @@ pub use self::{
     http::{HttpRequest, HttpResponse},
     json::fuzz_body,
     manager::{Attempts, LoginSettings, ManagerUser, Right},
-    node::{Check, Fault, Health, Io, Node, Process},
+    node::{Check, Fault, Health, Io, Node, Process, WebhookFigures},
     secret::Secret,
     settings::{Addresses, ApiSettings, Version},
+    webhook::{notify_body, offline_body, status_body},
 };

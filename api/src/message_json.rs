@@ -2,7 +2,7 @@
 
 use jindou_core::{
     channel_info::kind,
-    id::SYSTEM_UID,
+    id::{COMMAND_SUFFIX, SYSTEM_UID},
     message::{Message, flag},
 };
 use serde::Serialize;
@@ -54,8 +54,26 @@ struct Header {
 impl<'a> MessageJson<'a> {
     /// The message as back ends see it, whoever asks.
     pub(crate) fn new(message: &'a Message) -> Self {
-        let has = |flag: u8| u8::from(message.flags & flag != 0);
         let from_uid = if &*message.from == SYSTEM_UID { "" } else { &message.from };
+        Self::shown(message, from_uid, channel_id(message, from_uid))
+    }
+
+    /// The message as it was sent: to the base channel of a command, from the system by its name
+    /// (http-api.md §19.5).
+    pub(crate) fn as_sent(message: &'a Message) -> Self {
+        let stored = &*message.channel.id;
+        let base = stored.strip_suffix(COMMAND_SUFFIX).unwrap_or(stored);
+        let sent_to = match (&message.shown, message.channel.kind) {
+            (Some(shown), _) => shown,
+            (None, kind::PERSON) => receiver(base, &message.from),
+            (None, kind::TEMP) => stored,
+            (None, _) => base,
+        };
+        Self::shown(message, &message.from, sent_to)
+    }
+
+    fn shown(message: &'a Message, from_uid: &'a str, channel_id: &'a str) -> Self {
+        let has = |flag: u8| u8::from(message.flags & flag != 0);
         Self {
             header: Header {
                 no_persist: has(flag::NO_PERSIST),
@@ -74,7 +92,7 @@ impl<'a> MessageJson<'a> {
             event_sync_hint: None,
             message_seq: message.seq,
             from_uid,
-            channel_id: channel_id(message, from_uid),
+            channel_id,
             channel_type: message.channel.kind,
             topic: &message.topic,
             expire: message.expire,
@@ -96,6 +114,10 @@ fn channel_id<'a>(message: &'a Message, from_uid: &str) -> &'a str {
     if message.channel.kind != kind::PERSON {
         return stored;
     }
+    receiver(stored, from_uid)
+}
+
+fn receiver<'a>(stored: &'a str, from_uid: &str) -> &'a str {
     match stored.rsplit('@').find(|part| *part != from_uid) {
         Some(other) => other,
         // A message to oneself.

@@ -117,6 +117,14 @@ const OURS: &[(&str, Kind, OfShards, &str)] = &[
         "Remembered sends dropped by count before their time was over.",
     ),
     ("jindou_proposals_total", Counter, |v| v.proposals, "Entries proposed."),
+    ("jindou_notices", Gauge, |v| v.notices, "Events that wait for the receiver of webhooks."),
+    ("jindou_notice_bytes", Gauge, |v| v.notices_size, "Their bytes in the outbox."),
+    (
+        "jindou_notices_dropped_total",
+        Counter,
+        |v| v.notices_dropped,
+        "Events given up: the outbox was full, or they were too old.",
+    ),
     ("jindou_shed_total", Counter, |v| v.shed, "Commands refused because a bound was reached."),
     ("jindou_slots_leading", Gauge, |v| v.slots_leading, "Slots led."),
     ("jindou_connects_total", Counter, |v| v.connects, "CONNECTs accepted."),
@@ -275,6 +283,18 @@ fn render(
         1,
     )?;
     of_process(&page, process)?;
+    let webhooks = &process.webhooks;
+    for (name, value, help) in [
+        ("jindou_webhook_events_total", webhooks.taken, "Events that the receiver has taken."),
+        ("jindou_webhook_failures_total", webhooks.failures, "Calls that it has not taken."),
+        (
+            "jindou_webhook_given_up_total",
+            webhooks.given_up,
+            "Events given up after having been tried for too long.",
+        ),
+    ] {
+        page.put(Opts::new(name, help), Counter, value)?;
+    }
     page.put(
         Opts::new(
             "jindou_log_lines_dropped_total",

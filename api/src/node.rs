@@ -125,6 +125,19 @@ pub struct Process {
     pub io_uring: bool,
     /// Log lines that were dropped, because a disk or a pipe was too slow or failed.
     pub log_dropped: u64,
+    /// The sender of webhooks.
+    pub webhooks: WebhookFigures,
+}
+
+/// What the sender of webhooks has counted since the start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WebhookFigures {
+    /// Events that the receiver has taken: a message, a recipient list or a change of status each.
+    pub taken: u64,
+    /// Calls that the receiver has not taken; each is repeated.
+    pub failures: u64,
+    /// Events given up after having been tried for too long.
+    pub given_up: u64,
 }
 
 /// What a shard has counted about its sockets and rings since the start. Gauges stand for now.

@@ -71,6 +71,7 @@ impl Bench {
                             Read::Streams(_) => Rows::Streams(Vec::new()),
                             Read::Messages { .. } => Rows::Messages(Vec::new()),
                             Read::Scan(_) => Rows::Failed("no searches".into()),
+                            Read::Notices { .. } => Rows::Notices(Vec::new()),
                             Read::Digests { items, .. } => {
                                 Rows::Digests(items.iter().map(|_| Digest::default()).collect())
                             }
@@ -88,7 +89,8 @@ impl Bench {
                     | Effect::Forward { .. }
                     | Effect::LeaderKnown { .. }
                     | Effect::ClusterKey { .. }
-                    | Effect::Warn(_) => {}
+                    | Effect::Warn(_)
+                    | Effect::Tell(_) => {}
                 }
             }
         }

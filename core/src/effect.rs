@@ -11,6 +11,7 @@ use bytes::Bytes;
 use crate::{
     envelope::Envelope,
     id::{ConnId, LogId, NodeId, ShardId, SlotId},
+    notice::Telling,
     request::{Reply, Request, RequestToken, Target},
     row::{Persist, Read, Rows, SlotRows},
 };
@@ -187,6 +188,15 @@ pub enum Event {
     /// peers it goes on serving while its slots are handed over, and after that through their new
     /// leaders, so that clients see no error.
     Drain,
+    /// The receiver of webhooks has taken a [`Telling`], or there is none for it.
+    Told {
+        /// The slot.
+        slot: SlotId,
+        /// [`Telling::life`].
+        life: u64,
+        /// [`Telling::number`].
+        number: u64,
+    },
 }
 
 /// What a step asks of the world; performed in order, after `step` returns.
@@ -272,6 +282,9 @@ pub enum Effect {
     },
     /// Something an operator should know; the driver logs it. Never holds tokens or content.
     Warn(String),
+    /// Something to tell the receiver of webhooks. Bounded: a slot has a window of them under way,
+    /// until [`Event::Told`].
+    Tell(Telling),
 }
 
 /// Events of one step.
@@ -356,4 +369,6 @@ pub trait Executor {
     fn reply(&mut self, token: RequestToken, reply: Reply);
     /// [`Effect::Warn`].
     fn warn(&mut self, text: &str);
+    /// [`Effect::Tell`].
+    fn tell(&mut self, telling: Telling);
 }

@@ -277,6 +277,19 @@ pub enum Command {
         #[rkyv(with = AsText)]
         uid: Name,
     },
+    /// A session began or ended, and the receiver of webhooks is to be told.
+    TellStatus {
+        /// [`crate::notice::Notice::Status`].
+        #[rkyv(with = AsText)]
+        item: Name,
+    },
+    /// Notices have been taken, or are given up: they go.
+    NoticesDone {
+        /// The number up to which.
+        up_to: u64,
+        /// [`crate::notice::NoticeRow::total`] of that one.
+        total: u64,
+    },
 }
 
 /// Which channel wants a client number.

@@ -148,6 +148,17 @@ pub enum Ask {
     Login(Login),
     /// A rule.
     Question(Question),
+    /// Who of these uids of one slot has no master session?
+    Absent {
+        /// The uids.
+        #[rkyv(with = AsTexts)]
+        uids: Arc<[Name]>,
+    },
+    /// Who gets the messages of a channel?
+    Recipients {
+        /// The channel.
+        channel: ChannelId,
+    },
 }
 
 /// What is answered.
@@ -174,6 +185,8 @@ pub enum Answer {
     NotLeader,
     /// To [`Question::Commands`]: success, and the command's entry makes the sender's row.
     OpensSender,
+    /// To [`Ask::Absent`] and [`Ask::Recipients`].
+    Uids(#[rkyv(with = AsTexts)] Arc<[Name]>),
 }
 
 /// Where a message's place is, or why it has none.

@@ -24,6 +24,8 @@ pub mod map;
 pub mod message;
 pub mod networks;
 #[expect(missing_docs, reason = "rkyv derives twins of the enums without docs")]
+pub mod notice;
+#[expect(missing_docs, reason = "rkyv derives twins of the enums without docs")]
 pub mod request;
 pub mod row;
 #[expect(missing_docs, reason = "rkyv derives twins of the enums without docs")]

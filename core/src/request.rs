@@ -392,6 +392,12 @@ pub struct Vars {
     pub connects_refused: u64,
     /// Connections closed for a malformed frame.
     pub protocol_errors: u64,
+    /// Notices that wait for the receiver of webhooks, in slots led by this shard.
+    pub notices: u64,
+    /// Their bytes.
+    pub notices_size: u64,
+    /// Notices given up because they were too old or too many.
+    pub notices_dropped: u64,
     /// Channels held in memory.
     pub channels_cached: u64,
     /// Users held in memory.

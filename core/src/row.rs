@@ -9,6 +9,7 @@ use crate::{
     entry::{AsCount, AsText, Shared},
     id::{ChannelId, LogId, Name, SlotId},
     message::SharedMessage,
+    notice::{NoticeHead, NoticeRow, StoredNotice},
     scan::{Scan, ScanPage},
     stream::{StreamKey, StreamPart, StreamView},
 };
@@ -191,6 +192,15 @@ pub enum Row {
         /// [`Times::created_ns`] of it.
         created_ns: i64,
     },
+    /// Something to tell the receiver of webhooks; `None`: it goes.
+    Notice {
+        /// Its number.
+        number: u64,
+        /// The row.
+        row: Option<NoticeRow>,
+    },
+    /// Which notices there are.
+    NoticeHead(NoticeHead),
 }
 
 /// Rows and applied position that belong together.
@@ -247,6 +257,15 @@ pub enum Read {
     Streams(Vec<StreamKey>),
     /// A page of a search.
     Scan(Box<Scan>),
+    /// Notices of a slot with `first <= number`, ascending, at most 1 MiB of payload in all.
+    Notices {
+        /// The lowest number.
+        first: u64,
+        /// How many at most.
+        count_max: usize,
+        /// Whether the messages are wanted, too.
+        contents: bool,
+    },
 }
 
 /// One message of [`Read::Find`].
@@ -327,6 +346,8 @@ pub struct SlotRows {
     pub received: Vec<(SlotId, u64)>,
     /// The cluster's own keys (group 0 only).
     pub cluster: Vec<(String, Bytes)>,
+    /// Which notices there are.
+    pub notices: NoticeHead,
 }
 
 /// The answer to a [`Read`].
@@ -350,6 +371,8 @@ pub enum Rows {
     Scanned(ScanPage),
     /// The store could not answer; the text is for the log.
     Failed(String),
+    /// To [`Read::Notices`].
+    Notices(Vec<StoredNotice>),
 }
 
 impl Row {
@@ -378,6 +401,8 @@ impl Row {
                     Dated::User(uid) | Dated::Device(uid, _) => uid.len(),
                 }
             }
+            Self::Notice { row, .. } => 48 + row.as_ref().map_or(0, |row| row.notice.len()),
+            Self::NoticeHead(_) => 48,
         }
     }
 }

@@ -68,6 +68,14 @@ pub struct Settings {
     pub uid_size_max: usize,
     /// The longest channel id as a client writes it, in bytes.
     pub channel_id_size_max: usize,
+    /// Which messages the receiver of webhooks is told of: bits of [`crate::notice::tell`].
+    pub tells: u8,
+    /// It is told of sessions, too.
+    pub tells_status: bool,
+    /// Bytes of notices that a slot keeps for it; beyond them the oldest go.
+    pub notices_size_max: u64,
+    /// How long they are kept.
+    pub notice_ms_max: i64,
 }
 
 impl Default for Settings {
@@ -102,6 +110,10 @@ impl Default for Settings {
             sessions_per_user_max: 1_024,
             uid_size_max: 4_096,
             channel_id_size_max: 8_192,
+            tells: 0,
+            tells_status: false,
+            notices_size_max: 16 << 20,
+            notice_ms_max: 24 * 3_600_000,
         }
     }
 }

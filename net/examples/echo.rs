@@ -37,6 +37,7 @@ use jindou_core::{
     effect::{Effect, Event, Executor, Inbox, Now, Outbox, Place, Port, ReadId, Stepped},
     envelope::Envelope,
     id::{LogId, NodeId, SlotId},
+    notice::Telling,
     request::{Reply, RequestToken},
     row::{Persist, Read as Query},
 };
@@ -121,6 +122,7 @@ impl Executor for Nobody {
     fn applied(&mut self, _: SlotId, _: LogId) {}
     fn read(&mut self, _: ReadId, _: SlotId, _: Query) {}
     fn reply(&mut self, _: RequestToken, _: Reply) {}
+    fn tell(&mut self, _: Telling) {}
     fn warn(&mut self, text: &str) {
         eprintln!("{text}");
     }

@@ -227,6 +227,7 @@ impl<M: Machine, E: Executor> Driver<M, E> {
                 Effect::Applied { slot, log_id } => self.executor.applied(slot, log_id),
                 Effect::Read { id, slot, read } => self.executor.read(id, slot, read),
                 Effect::Warn(text) => self.executor.warn(&text),
+                Effect::Tell(telling) => self.executor.tell(telling),
             }
         }
         self.outbox.clear();

@@ -245,7 +245,7 @@ keys! {
     JWT_EXPIRE = time("jwt.expire", "30d", s(60), s(3650 * DAY), "how long a manager log-in lasts");
     JWT_ISSUER = text("jwt.issuer", "wukongim", "issuer named in it");
 
-    CHANNEL_COMPRESS = int("channel.subscriberCompressOfCount", "0", 0, ANY, "offline webhooks gzip their uid list above so many uids; 0: never").later();
+    CHANNEL_COMPRESS = int("channel.subscriberCompressOfCount", "0", 0, ANY, "offline webhooks gzip their uid list above so many uids; 0: never");
     CHANNEL_ONLINE_CMD = text("channel.onlineCmdChannelId", "systemcmdonline", "channel of command messages that are not stored").later();
     CHANNEL_CACHE = dead("channel.cacheCount");
     CHANNEL_CREATE = dead("channel.createIfNoExist");
@@ -268,16 +268,19 @@ keys! {
     VISITORS_SUFFIX = text("customerService.visitorsSuffix", "___vstr", "uids that end so need no token");
     VISITORS_ON = dead("customerService.visitorsOn");
 
-    WEBHOOK_HTTP = text("webhook.httpAddr", "", "URL that events are posted to").later();
+    WEBHOOK_HTTP = text("webhook.httpAddr", "", "URL that events are posted to");
     WEBHOOK_GRPC = text("webhook.grpcAddr", "", "ip:port of a gRPC receiver; wins over httpAddr").later();
-    WEBHOOK_INTERVAL = time("webhook.msgNotifyEventPushInterval", "500ms", ms(1), s(3600), "msg.notify events are collected for so long").later();
-    WEBHOOK_BATCH = int("webhook.msgNotifyEventCountPerPush", "100", 1, 100_000, "messages in one msg.notify event").later();
-    WEBHOOK_RETRY = int("webhook.msgNotifyEventRetryMaxCount", "5", 1, ANY, "tries of one event").later();
-    WEBHOOK_FOCUS = list("webhook.focusEvents", "", "events wanted: msg.offline, msg.notify, user.onlinestatus; empty: all").later();
+    WEBHOOK_INTERVAL = time("webhook.msgNotifyEventPushInterval", "500ms", ms(1), s(3600), "msg.notify events are collected for so long");
+    WEBHOOK_BATCH = int("webhook.msgNotifyEventCountPerPush", "100", 1, 100_000, "messages in one msg.notify event");
+    WEBHOOK_RETRY = int("webhook.msgNotifyEventRetryMaxCount", "5", 1, ANY, "tries of one event that the receiver refuses, before its messages are tried one by one; what is not taken is tried on, up to outboxTimeMax");
+    WEBHOOK_FOCUS = list("webhook.focusEvents", "", "events wanted: msg.offline, msg.notify, user.onlinestatus; empty: all");
+    WEBHOOK_SECRET = text("webhook.secret", "", "signs events over HTTP: X-Jindou-Signature is the hexadecimal HMAC-SHA256 of X-Jindou-Timestamp (Unix seconds), a dot and the body; empty: unsigned").secret();
+    WEBHOOK_OUTBOX = bytes("webhook.outboxMax", "1GiB", MIB, 1 << 40, "events that wait on disk for the receiver, in bytes, an equal share for each slot; beyond it the oldest are given up; equal on all nodes");
+    WEBHOOK_OUTBOX_TIME = time("webhook.outboxTimeMax", "24h", s(1), s(30 * DAY), "and for how long they wait");
     DATASOURCE_ADDR = text("datasource.addr", "", "URL of a source of members, lists and system uids").later();
     DATASOURCE_CHANNEL = dead("datasource.channelInfoOn");
-    AGENT_HTTP = text("agent.webhook.httpAddr", "", "URL that messages of agent channels are posted to").later();
-    AGENT_BATCH = int("agent.webhook.maxPushCount", "50", 1, 100_000, "messages in one such post").later();
+    AGENT_HTTP = text("agent.webhook.httpAddr", "", "URL that messages of agent channels are posted to");
+    AGENT_BATCH = int("agent.webhook.maxPushCount", "50", 1, 100_000, "messages in one such post");
     PLUGIN_TIMEOUT = time("plugin.timeout", "1s", ms(1), s(3600), "a plugin call ends after so long").later();
     PLUGIN_SOCKET = text("plugin.socketPath", "", "unix socket for plugins; empty: $HOME/.wukong/run/wukongim.sock").later();
     PLUGIN_INSTALL = list("plugin.install", "", "URLs of plugins to install; ${os} and ${arch} are replaced").later();

@@ -225,8 +225,14 @@ pub struct Outside {
     pub webhook_interval: Duration,
     /// Messages in one msg.notify event. Default 100.
     pub webhook_batch_max: usize,
-    /// Tries of one event. Default 5.
+    /// Tries of one event before its messages are tried one by one. Default 5.
     pub webhook_retry_max: u32,
+    /// Signs events over HTTP.
+    pub webhook_secret: Option<Secret>,
+    /// Bytes of events that wait on disk. Default 1 GiB.
+    pub webhook_outbox_max: u64,
+    /// How long they wait. Default 24 h.
+    pub webhook_time_max: Duration,
     /// Events wanted; empty: all.
     pub webhook_focus: Vec<String>,
     /// Offline events gzip their uid list above so many uids; `None`, the default: never.
@@ -274,6 +280,9 @@ impl Outside {
             webhook_interval: reader.time(&keys::WEBHOOK_INTERVAL),
             webhook_batch_max: reader.count(&keys::WEBHOOK_BATCH),
             webhook_retry_max: reader.small(&keys::WEBHOOK_RETRY),
+            webhook_secret: reader.text_if_any(&keys::WEBHOOK_SECRET).map(Secret::new),
+            webhook_outbox_max: reader.number(&keys::WEBHOOK_OUTBOX),
+            webhook_time_max: reader.time(&keys::WEBHOOK_OUTBOX_TIME),
             webhook_focus: reader.list(&keys::WEBHOOK_FOCUS),
             webhook_compress_above: Some(reader.count(&keys::CHANNEL_COMPRESS)).filter(|n| *n > 0),
             datasource: reader.text_if_any(&keys::DATASOURCE_ADDR),

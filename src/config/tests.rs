@@ -322,7 +322,6 @@ fn what_is_set_and_not_served_is_told_but_never_its_default() {
         told,
         [
             "stress from WK_STRESS",
-            "webhook.httpAddr from wk.yaml",
             "datasource.addr from WK_DATASOURCE_ADDR",
             "plugin.install from wk.yaml",
         ]

@@ -10,6 +10,7 @@ use jindou_core::{
     envelope::Envelope,
     id::{LogId, NodeId, SlotId},
     link,
+    notice::Telling,
     request::{Reply, RequestToken},
     row::{Persist, Read, Rows},
 };
@@ -23,6 +24,7 @@ use super::{
     Running,
     cluster::{LinkTransport, Post, SharedDocument},
     health::NodeHealth,
+    webhook::Webhooks,
 };
 
 /// The groups of a shard, on its runtime.
@@ -42,6 +44,7 @@ pub(super) struct NodeExecutor {
     pub(super) running: Arc<OnceLock<Running>>,
     pub(super) document: Arc<SharedDocument>,
     pub(super) post: Post,
+    pub(super) webhooks: Webhooks,
 }
 
 impl Executor for NodeExecutor {
@@ -99,6 +102,10 @@ impl Executor for NodeExecutor {
 
     fn warn(&mut self, text: &str) {
         tracing::warn!("{text}");
+    }
+
+    fn tell(&mut self, telling: Telling) {
+        self.webhooks.tell(telling);
     }
 }
 

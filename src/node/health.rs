@@ -16,6 +16,8 @@ use jindou_core::{
     shard::CLUSTER_SLOT,
 };
 
+use super::webhook;
+
 /// How long a slot may be without a leader before it counts against this node: an election is the
 /// cluster's matter, a longer silence means that this node is cut off (operations.md §3.10).
 const GRACE_MS: u64 = 3_000;
@@ -45,6 +47,7 @@ pub(super) struct NodeHealth {
     fault: OnceLock<String>,
     /// Bytes of the data directory, as last counted.
     pub(super) disk_size: AtomicU64,
+    pub(super) webhooks: webhook::Figures,
     pub(super) io_uring: bool,
     pub(super) started_ms: i64,
 }
@@ -62,6 +65,7 @@ impl NodeHealth {
             waiting: RwLock::default(),
             fault: OnceLock::new(),
             disk_size: AtomicU64::new(0),
+            webhooks: webhook::Figures::default(),
             io_uring,
             started_ms,
         }

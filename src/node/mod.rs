@@ -10,6 +10,7 @@ mod listeners;
 mod process;
 mod settings;
 mod shard;
+mod webhook;
 
 use std::{
     sync::{Arc, OnceLock},
@@ -35,6 +36,7 @@ use self::{
     health::NodeHealth,
     listeners::Listeners,
     shard::{Parts, Synced},
+    webhook::Webhooks,
 };
 use crate::config::{Config, Role};
 use crate::log::FOCUS;
@@ -76,6 +78,7 @@ pub fn run(config: &Config, serving: impl FnOnce() + Send + 'static) -> anyhow::
     let running = Arc::new(OnceLock::new());
     let storage = open_storage(config, &health, &guard, senders, &running)?;
     process::count_disk(config.data_dir.clone(), health.clone())?;
+    let webhooks = Webhooks::start(config, shard_count, &running, &health)?;
     let parts = Parts {
         settings: core,
         api: settings::api(config),
@@ -100,6 +103,7 @@ pub fn run(config: &Config, serving: impl FnOnce() + Send + 'static) -> anyhow::
         cluster: cluster.clone(),
         serving: tell_serving(shard_count, serving)?,
         tls: tls.clone(),
+        webhooks,
     };
     let shards = jindou_net::start(
         &ShardsSettings {

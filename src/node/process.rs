@@ -69,6 +69,7 @@ pub(super) fn read(health: &NodeHealth) -> Process {
         fds_max: fds_max(),
         threads: status_number(&status, "Threads:"),
         disk_size: health.disk_size.load(Ordering::Relaxed),
+        webhooks: health.webhooks.read(),
         io_uring: health.io_uring,
         log_dropped: crate::log::dropped(),
     }

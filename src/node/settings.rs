@@ -6,6 +6,7 @@ use jindou_api::{Addresses, ApiSettings, LoginSettings, ManagerUser, Secret, Ver
 use jindou_core::{entry::DedupeWindow, id::NodeId, settings::Settings};
 use jindou_net::{DriverChoice, HttpSettings, NetSettings};
 
+use super::webhook::Wanted;
 use crate::config::{self, Config, Driver, Mode};
 
 /// A client or back end has an answer within this time, if only that nobody knows.
@@ -24,6 +25,7 @@ pub(super) fn core(config: &Config) -> Settings {
     let (limits, admission) = (&config.limits, &config.admission);
     let token = admission.manager_token.as_ref().map_or("", |secret| secret.reveal());
     let retry = &config.messaging;
+    let Wanted { tells, status } = Wanted::new(&config.outside);
     Settings {
         node: NodeId(config.cluster.node_id.into()),
         shard_count: shard_count(config),
@@ -55,6 +57,10 @@ pub(super) fn core(config: &Config) -> Settings {
         sessions_per_user_max: limits.connection_per_user_max,
         uid_size_max: limits.uid_max,
         channel_id_size_max: limits.channel_id_max,
+        tells,
+        tells_status: status,
+        notices_size_max: config.outside.webhook_outbox_max / u64::from(config.cluster.slot_count),
+        notice_ms_max: i64::try_from(ms(config.outside.webhook_time_max)).unwrap_or(i64::MAX),
         ..Settings::default()
     }
 }

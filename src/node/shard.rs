@@ -30,6 +30,7 @@ use super::{
     http::{Door, Service, ShardNode},
     listeners::Listeners,
     process,
+    webhook::Webhooks,
 };
 use crate::memory;
 
@@ -70,6 +71,7 @@ pub(super) struct Parts {
     pub(super) tls: Option<ClientTls>,
     /// Told by each shard when it accepts clients.
     pub(super) serving: flume::Sender<()>,
+    pub(super) webhooks: Webhooks,
 }
 
 /// The rules as the driver turns them.
@@ -153,7 +155,9 @@ async fn run_to_end(
         running: parts.running.clone(),
         document: parts.cluster.document.clone(),
         post: parts.cluster.post.clone(),
+        webhooks: parts.webhooks.clone(),
     };
+    parts.webhooks.listen(&handle, id);
     let driver = Driver::new(context, rules, executor)?;
     keep_time(&handle, &groups);
     let opening = async {

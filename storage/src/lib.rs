@@ -85,3 +85,6 @@ pub const MESSAGES_SIZE_MAX: usize = 16 << 20;
 pub const DIGESTS_SIZE_MAX: usize = 64 << 20;
 /// The most bytes of streams in one answer: it must fit a link between nodes.
 pub const STREAMS_SIZE_MAX: usize = 8 << 20;
+
+/// The same for the notices and messages of one [`Read::Notices`](jindou_core::row::Read::Notices).
+pub const NOTICES_SIZE_MAX: usize = 1 << 20;

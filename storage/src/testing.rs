@@ -5,6 +5,7 @@ use jindou_core::{
     channel_info::{ChannelInfo, List},
     id::{ChannelId, Name, SlotId},
     message::{Message, flag},
+    notice::{NoticeHead, NoticeRow},
     row::{Conversation, Dated, DedupeRecord, Device, Row, Times},
     stream::{Head, Lane, LaneStatus, Source, StreamKey, StreamPart},
 };
@@ -104,6 +105,11 @@ pub(crate) fn any_dedupe() -> impl Strategy<Value = Vec<DedupeRecord>> {
     vec(record, 0..5)
 }
 
+pub(crate) fn any_notice() -> impl Strategy<Value = NoticeRow> {
+    (any::<(u64, i64)>(), vec(any::<u8>(), 0..50))
+        .prop_map(|((total, time_ms), notice)| NoticeRow { total, time_ms, notice: notice.into() })
+}
+
 pub(crate) fn any_row() -> impl Strategy<Value = Row> {
     let bytes = || vec(any::<u8>(), 0..50).prop_map(Bytes::from);
     prop_oneof![
@@ -138,6 +144,11 @@ pub(crate) fn any_row() -> impl Strategy<Value = Row> {
             .prop_map(|(stream, part)| Row::Stream { stream, part }),
         2 => (any_dated(), 0i64..30)
             .prop_map(|(what, created_ns)| Row::Dated { what, created_ns }),
+        2 => (1u64..20, option::of(any_notice()))
+            .prop_map(|(number, row)| Row::Notice { number, row }),
+        1 => any::<[u64; 4]>().prop_map(|[first, next, total, gone]| {
+            Row::NoticeHead(NoticeHead { first, next, total, gone })
+        }),
     ]
 }
 

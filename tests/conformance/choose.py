@@ -48,8 +48,6 @@ def wants(scenario):
     out = []
     if "datasource" in scenario or any("asked" in s for s in scenario["steps"]):
         out.append("datasource calls")
-    if scenario.get("webhook") or any("hook" in s for s in scenario["steps"]):
-        out.append("webhooks")
     for step in scenario["steps"]:
         if "http" not in step:
             continue

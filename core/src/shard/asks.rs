@@ -38,6 +38,15 @@ pub(crate) enum Asker {
     Gate(ChannelId),
     /// Nobody.
     Nobody,
+    /// A notice of a slot, in one time of leading it.
+    Notice {
+        /// The slot.
+        slot: SlotId,
+        /// Which time.
+        life: u64,
+        /// Its number.
+        number: u64,
+    },
 }
 
 #[derive(Debug)]
@@ -133,17 +142,24 @@ impl Shard {
             return;
         }
         if let Some(open) = self.asks.open.swap_remove(&id) {
-            self.answered(id, open.asker, answer);
+            self.answered(id, open.asker, &open.ask, answer);
         }
     }
 
-    fn answered(&mut self, id: u64, asker: Asker, answer: Answer) {
+    fn answered(&mut self, id: u64, asker: Asker, ask: &Ask, answer: Answer) {
         match (asker, answer) {
             (Asker::Api(token), Answer::Reply(reply)) => self.give_reply(token, reply),
             (Asker::Nobody, _) => {}
+            (Asker::Notice { slot, life, number }, answer) => {
+                self.on_notice_answer((slot, life, number), ask, answer);
+            }
             (
                 Asker::Api(token),
-                Answer::Welcome { .. } | Answer::Code(_) | Answer::NotLeader | Answer::OpensSender,
+                Answer::Welcome { .. }
+                | Answer::Code(_)
+                | Answer::NotLeader
+                | Answer::OpensSender
+                | Answer::Uids(_),
             ) => {
                 self.give_reply(token, Reply::Failed(Failure::NoLeader));
             }
@@ -151,7 +167,10 @@ impl Shard {
                 self.on_logged_in(conn, Ok((level, send_ban)));
             }
             (Asker::Session(conn), Answer::Code(code)) => self.on_logged_in(conn, Err(code)),
-            (Asker::Session(conn), Answer::Reply(_) | Answer::NotLeader | Answer::OpensSender) => {
+            (
+                Asker::Session(conn),
+                Answer::Reply(_) | Answer::NotLeader | Answer::OpensSender | Answer::Uids(_),
+            ) => {
                 self.on_logged_in(conn, Err(Code::SystemError));
             }
             (Asker::Gate(channel), Answer::Code(code)) => {
@@ -162,7 +181,7 @@ impl Shard {
             }
             (
                 Asker::Gate(channel),
-                Answer::Reply(_) | Answer::Welcome { .. } | Answer::NotLeader,
+                Answer::Reply(_) | Answer::Welcome { .. } | Answer::NotLeader | Answer::Uids(_),
             ) => self.on_verdict(id, &channel, Code::SystemError, false),
         }
     }
@@ -183,11 +202,11 @@ impl Shard {
             let failure = if nobody { Failure::NoLeader } else { Failure::Timeout };
             let answer = match open.asker {
                 Asker::Api(_) => Answer::Reply(Reply::Failed(failure)),
-                Asker::Session(_) | Asker::Gate(_) | Asker::Nobody => {
+                Asker::Session(_) | Asker::Gate(_) | Asker::Nobody | Asker::Notice { .. } => {
                     Answer::Code(Code::SystemError)
                 }
             };
-            self.answered(id, open.asker, answer);
+            self.answered(id, open.asker, &open.ask, answer);
         }
     }
 

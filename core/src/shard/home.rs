@@ -8,8 +8,8 @@
 use std::{collections::VecDeque, sync::Arc};
 
 use super::{
-    Shard, cache::Found, deliver::Job, parcels::Parent, routes::WHEN_TOLD, slot::Caller,
-    waiting::Waiting,
+    Shard, cache::Found, deliver::Job, notices::StatusChange, parcels::Parent, routes::WHEN_TOLD,
+    slot::Caller, waiting::Waiting,
 };
 use crate::{
     channel_info::kind,
@@ -102,10 +102,14 @@ impl Shard {
             since_ms: login.since_ms,
         };
         // Asked once more: it is known already.
-        self.on_left(login.session, &login.uid);
+        let is_known = self.remove_session(slot, login.session, &login.uid).is_some();
         // Whoever comes last wins, whatever the clocks of the nodes say.
         self.end_sessions(&login.uid, |old| presence.ends(old));
+        let status = presence.status(true);
         self.add_presence(slot, login.uid.clone(), presence);
+        if !is_known {
+            self.tell_status(slot, &login.uid, status);
+        }
         let (session, uid, send_ban) = (login.session, login.uid.clone(), info.send_ban);
         self.answer_ask(caller, Answer::Welcome { session, uid, level, send_ban });
     }
@@ -133,7 +137,7 @@ impl Shard {
         let mut ended = Vec::new();
         sessions.retain(|presence| match how(presence) {
             Some(text) => {
-                ended.push((presence.session, text));
+                ended.push((presence.clone(), text));
                 false
             }
             None => true,
@@ -141,24 +145,36 @@ impl Shard {
         if sessions.is_empty() {
             home.users.swap_remove(uid);
         }
-        for (session, text) in ended {
-            let to = Self::shard_of_session(session);
-            let content = Content::Kick { conn: session.conn, text };
+        for (presence, text) in ended {
+            let to = Self::shard_of_session(presence.session);
+            let content = Content::Kick { conn: presence.session.conn, text };
             self.send_parcel(to, content, Parent::None);
+            self.tell_status(slot, uid, presence.status(false));
         }
     }
 
     /// A session is over.
     pub(super) fn on_left(&mut self, session: SessionAddr, uid: &Name) {
         let slot = self.slot_of(uid);
-        if let Some(home) = self.homes.get_mut(&slot)
-            && let Some(sessions) = home.users.get_mut(uid)
-        {
-            sessions.retain(|presence| presence.session != session);
-            if sessions.is_empty() {
-                home.users.swap_remove(uid);
-            }
+        if let Some(presence) = self.remove_session(slot, session, uid) {
+            self.tell_status(slot, uid, presence.status(false));
         }
+    }
+
+    fn remove_session(
+        &mut self,
+        slot: SlotId,
+        session: SessionAddr,
+        uid: &Name,
+    ) -> Option<Presence> {
+        let home = self.homes.get_mut(&slot)?;
+        let sessions = home.users.get_mut(uid)?;
+        let place = sessions.iter().position(|presence| presence.session == session)?;
+        let removed = sessions.remove(place);
+        if sessions.is_empty() {
+            home.users.swap_remove(uid);
+        }
+        Some(removed)
     }
 
     /// The flags of a channel changed: if it is a user's own, its sessions must know, before the
@@ -375,7 +391,7 @@ impl Shard {
                 self.send_parcel(from, content, Parent::None);
                 continue;
             }
-            self.on_left(session, &uid);
+            self.remove_session(slot, session, &uid);
             self.end_sessions(&uid, |old| new.ends(old));
             self.add_presence(slot, uid, new);
         }
@@ -390,19 +406,39 @@ impl Shard {
     /// A node's sessions are over, or nobody can reach them; which.
     pub(super) fn forget_sessions_of(&mut self, node: NodeId) -> Vec<SessionAddr> {
         let mut forgotten = Vec::new();
-        for home in self.homes.values_mut() {
+        let mut ended = Vec::new();
+        let tells = self.settings.tells_status;
+        for (slot, home) in &mut self.homes {
             home.announced.retain(|shard, _| shard.node != node);
-            home.users.retain(|_, sessions| {
+            home.users.retain(|uid, sessions| {
                 let theirs = sessions.extract_if(.., |presence| presence.session.node == node);
-                forgotten.extend(theirs.map(|presence| presence.session));
+                for presence in theirs {
+                    forgotten.push(presence.session);
+                    if tells {
+                        ended.push((*slot, uid.clone(), presence.status(false)));
+                    }
+                }
                 !sessions.is_empty()
             });
+        }
+        for (slot, uid, status) in ended {
+            self.tell_status(slot, &uid, status);
         }
         forgotten
     }
 }
 
 impl Presence {
+    /// Whether it is of a master device.
+    pub(crate) fn is_master(&self) -> bool {
+        self.level == MASTER
+    }
+
+    fn status(&self, is_online: bool) -> StatusChange {
+        let (device_flag, conn) = (self.device_flag, self.session.conn.0);
+        StatusChange { device_flag, conn, is_online }
+    }
+
     /// Whether an older session must go when this one comes, and with which text
     /// (protocol.md §2.5).
     fn ends(&self, old: &Self) -> Option<Option<Name>> {

@@ -18,6 +18,7 @@ mod drain;
 mod events;
 mod home;
 mod ids;
+mod notices;
 mod openings;
 mod outbox;
 mod parcels;
@@ -354,6 +355,7 @@ impl Shard {
                 self.state_queue_size = self.state_queue_size.saturating_sub(size);
             }
             Event::Drain => self.begin_drain(),
+            Event::Told { slot, life, number } => self.on_told(slot, life, number),
         }
     }
 
@@ -378,6 +380,7 @@ impl Shard {
         if slot == CLUSTER_SLOT {
             self.tell_systems(Parent::None);
         }
+        self.begin_feed(slot);
         self.mark_dirty(slot);
     }
 
@@ -439,6 +442,7 @@ impl Shard {
             self.answer_overdue_sends();
             self.look_after_parcels();
             self.look_after_outboxes();
+            self.look_after_notices();
         }
         if now >= self.next_retry_scan_ms {
             self.next_retry_scan_ms = now + self.settings.retry_scan_ms;
@@ -455,7 +459,10 @@ impl Shard {
         let waits = !self.sends.is_empty() || self.parcels.count() > 0;
         let busy = waits
             || self.slots.values().any(|slot| {
-                !slot.proposals.is_empty() || !slot.sending.is_empty() || !slot.taken.is_empty()
+                !slot.proposals.is_empty()
+                    || !slot.sending.is_empty()
+                    || !slot.taken.is_empty()
+                    || (slot.leading && slot.notices.is_busy())
             });
         let housekeeping = busy.then_some(self.next_housekeeping_ms);
         let retry = (self.session_count > 0).then_some(self.next_retry_scan_ms);
@@ -514,6 +521,10 @@ impl Shard {
         key
     }
 
+    fn led(&self) -> impl Iterator<Item = &Slot> {
+        self.slots.values().filter(|slot| slot.leading)
+    }
+
     fn vars(&self) -> Vars {
         let count = |n: usize| u64::try_from(n).unwrap_or(u64::MAX);
         Vars {
@@ -527,6 +538,8 @@ impl Shard {
             channels_cached: count(self.channels.count()),
             users_cached: count(self.users.count()),
             streams_cached: count(self.streams.count()),
+            notices: self.led().map(|slot| slot.notices.head.count()).sum(),
+            notices_size: self.led().map(|slot| slot.notices.head.size()).sum(),
             ..self.vars
         }
     }

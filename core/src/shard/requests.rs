@@ -149,6 +149,8 @@ impl Shard {
         match &*ask {
             Ask::Login(login) => self.on_login(caller, &ask, login),
             Ask::Question(question) => self.on_question(caller, &ask, question),
+            Ask::Absent { uids } => self.on_ask_absent(caller, uids),
+            Ask::Recipients { channel } => self.on_ask_recipients(caller, &ask, channel),
             Ask::Request(request) => self.on_shard_request(caller, &ask, request.clone()),
         }
     }

@@ -19,7 +19,8 @@ use crate::{
     entry::{Command, EntryHead, NewMessage, encode_entry},
     envelope::{Answer, Ask, Envelope, Epoch, Question, SendOutcome, SendTask},
     id::{COMMAND_SUFFIX, ChannelId, SlotId},
-    message::flag,
+    message::{SharedMessage, flag},
+    notice::tell,
     request::Failure,
 };
 
@@ -249,7 +250,11 @@ impl Shard {
                 let mut message = message.clone();
                 message.timestamp = self.now.unix_ms.div_euclid(1000);
                 let recipients = task.recipients.clone();
-                self.deliver(message.into(), recipients, sender.session.into(), Parent::None);
+                let message: SharedMessage = message.into();
+                if self.tells_of(&message.channel) & tell::OFFLINE != 0 {
+                    self.tell_offline_once(slot, message.clone(), recipients.clone());
+                }
+                self.deliver(message, recipients, sender.session.into(), Parent::None);
             }
             return;
         }
@@ -264,7 +269,7 @@ impl Shard {
             channel: (&message.channel).into(),
             from: message.from.clone(),
             client_msg_no: message.client_msg_no.clone(),
-            flags: message.flags & !flag::DUP,
+            flags: message.flags & !flag::DUP & !tell::ALL | self.tells_of(&message.channel),
             setting: message.setting,
             expire: message.expire,
             topic: message.topic.clone(),
@@ -361,6 +366,10 @@ impl Shard {
             batch.commands.push(Command::Delivered { index });
             batch.waiters.push(Waiter::Nobody);
         }
+        if let Some(command) = state.notices.take_done() {
+            batch.commands.push(command);
+            batch.waiters.push(Waiter::Nobody);
+        }
         for (target, index) in std::mem::take(&mut state.taken) {
             batch.commands.push(Command::OutboxDone { target: target.0, index });
             batch.waiters.push(Waiter::Nobody);
@@ -419,6 +428,7 @@ impl Shard {
         state.taken.clear();
         state.early.clear();
         state.accumulated_size = 0;
+        state.notices.end_feed();
         let mut waiters = std::mem::take(&mut state.accumulator).waiters;
         for proposal in &mut state.proposals {
             waiters.append(&mut proposal.batch.waiters);

@@ -7,6 +7,7 @@ use bytes::Bytes;
 
 use super::{
     dedupe::Dedupe,
+    notices::Notices,
     undelivered::{Recent, Undelivered},
 };
 use crate::{
@@ -140,6 +141,7 @@ pub(crate) struct Slot {
     pub(crate) taken: Map<SlotId, u64>,
     /// By source: the row that has come before this replica led, though its node was to lead.
     pub(crate) early: Map<SlotId, (u64, Vec<ConversationChange>)>,
+    pub(crate) notices: Notices,
     /// Cluster keys; group 0 only. State.
     pub(crate) cluster: BTreeMap<String, Bytes>,
     pub(crate) committed: VecDeque<(LogId, Committed)>,
@@ -171,6 +173,7 @@ impl Slot {
             sending: Map::default(),
             taken: Map::default(),
             early: Map::default(),
+            notices: Notices::new(rows.notices),
             cluster: rows.cluster.into_iter().filter(|(_, value)| !value.is_empty()).collect(),
             committed: VecDeque::new(),
             applying: None,
@@ -256,9 +259,11 @@ pub(crate) fn command_size(command: &Command) -> usize {
         Command::HandOut { positions, .. } => {
             96 + positions.iter().map(|(channel, _)| 32 + channel.id.len()).sum::<usize>()
         }
+        Command::TellStatus { item } => 64 + item.len(),
         Command::TakeHanded { .. }
         | Command::SetInfo { .. }
         | Command::Disband { .. }
+        | Command::NoticesDone { .. }
         | Command::OutboxDone { .. }
         | Command::Delivered { .. } => 96,
     }

@@ -43,6 +43,10 @@ pub(crate) enum Purpose {
     Api(Caller),
     /// Messages for a caller; which end may be cut; the channel whose end it is.
     Messages(Caller, bool, Option<ChannelId>),
+    /// The next notices of a slot, for the time that this shard leads it.
+    Notices(SlotId, u64),
+    /// The oldest ones.
+    OldNotices(SlotId, u64),
 }
 
 impl Shard {
@@ -76,7 +80,10 @@ impl Shard {
             Purpose::Channel(channel) => channel.slot(slot_count) == slot,
             Purpose::User(uid) => SlotId::of(uid, slot_count) == slot,
             Purpose::Stream(stream) => stream.slot(slot_count) == slot,
-            Purpose::Api(_) | Purpose::Messages(..) => false,
+            Purpose::Api(_)
+            | Purpose::Messages(..)
+            | Purpose::Notices(..)
+            | Purpose::OldNotices(..) => false,
         };
         let old = self.reads.iter().filter(|(_, purpose)| of_slot(purpose));
         let old: Vec<ReadId> = old.map(|(id, _)| *id).collect();
@@ -94,7 +101,10 @@ impl Shard {
             Purpose::User(uid) => self.load_user(uid),
             Purpose::Stream(stream) => self.load_stream(stream),
             // Each is read once: their callers are told what comes.
-            Purpose::Api(_) | Purpose::Messages(..) => {}
+            Purpose::Api(_)
+            | Purpose::Messages(..)
+            | Purpose::Notices(..)
+            | Purpose::OldNotices(..) => {}
         }
     }
 
@@ -126,15 +136,21 @@ impl Shard {
                 return self.reply_messages(caller, messages, from_start);
             }
             (Purpose::Api(caller), Rows::Found(found)) => return self.reply_found(caller, found),
+            (Purpose::Notices(slot, life), rows) => return self.on_notices(slot, life, rows),
+            (Purpose::OldNotices(slot, life), rows) => {
+                return self.on_old_notices(slot, life, &rows);
+            }
             (Purpose::Api(caller) | Purpose::Messages(caller, ..), rows) => {
                 let reply = match rows {
                     Rows::Messages(messages) => Reply::Messages(messages),
                     Rows::Digests(digests) => Reply::Digests(digests),
                     Rows::Scanned(page) => Reply::Scanned(Box::new(page)),
                     Rows::Streams(streams) => Reply::Streams(streams),
-                    Rows::Channel(_) | Rows::User(_) | Rows::Found(_) | Rows::Stream(_) => {
-                        Reply::Failed(Failure::Storage)
-                    }
+                    Rows::Channel(_)
+                    | Rows::User(_)
+                    | Rows::Found(_)
+                    | Rows::Stream(_)
+                    | Rows::Notices(_) => Reply::Failed(Failure::Storage),
                     Rows::Failed(error) => {
                         self.warn(format!("a read of the state store failed: {error}"));
                         Reply::Failed(Failure::Storage)
@@ -200,6 +216,7 @@ fn failure_of(rows: &Rows) -> &str {
         | Rows::Found(_)
         | Rows::Stream(_)
         | Rows::Scanned(_)
-        | Rows::Streams(_) => "the store answered another question",
+        | Rows::Streams(_)
+        | Rows::Notices(_) => "the store answered another question",
     }
 }

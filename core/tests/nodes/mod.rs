@@ -20,6 +20,7 @@ use jindou_core::{
     entry::DedupeWindow,
     id::{ChannelId, ConnId, LogId, Name, NodeId, ShardId, SlotId},
     link,
+    notice::Telling,
     request::{Reply, Request, RequestToken, Target},
     settings::Settings,
     shard::{CLUSTER_SLOT, Shard},
@@ -77,6 +78,7 @@ pub(crate) struct Nodes {
     heard: BTreeMap<Client, Vec<Value>>,
     pub(crate) closed: BTreeSet<Client>,
     replies: BTreeMap<RequestToken, Reply>,
+    pub(crate) told: Vec<(usize, u16, Telling)>,
     pub(crate) known_leaders: BTreeMap<(usize, SlotId), Option<NodeId>>,
     pub(crate) keys: BTreeMap<(usize, String), Bytes>,
     next_conn: u32,
@@ -122,6 +124,7 @@ impl Nodes {
             heard: BTreeMap::new(),
             closed: BTreeSet::new(),
             replies: BTreeMap::new(),
+            told: Vec::new(),
             known_leaders: BTreeMap::new(),
             keys: BTreeMap::new(),
             next_conn: 0,
@@ -533,8 +536,8 @@ impl Nodes {
                     self.nodes[node].store.persist(persist);
                     self.event(node, place, Event::Persisted { size });
                 }
-                Effect::Read { id, read, .. } => {
-                    let rows = self.nodes[node].store.read(&read);
+                Effect::Read { id, slot, read } => {
+                    let rows = self.nodes[node].store.read(slot, &read);
                     self.event(node, place, Event::Read { id, rows });
                 }
                 Effect::Reply { token, reply } => {
@@ -548,6 +551,7 @@ impl Nodes {
                 }
                 Effect::Applied { .. } => {}
                 Effect::Warn(text) => panic!("{text}"),
+                Effect::Tell(telling) => self.told.push((node, place, telling)),
             }
         }
     }

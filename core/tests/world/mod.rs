@@ -14,6 +14,7 @@ use jindou_core::{
     channel_info::ChannelInfo,
     effect::{Committed, Effect, Event, Inbox, Now, Outbox, Port, ReadId},
     id::{ChannelId, ConnId, LogId, Name, ShardId, SlotId},
+    notice::Telling,
     request::{ApiSend, Reply, Request, RequestToken, Target},
     row::Rows,
     settings::Settings,
@@ -48,6 +49,7 @@ pub(crate) struct World {
     closed: BTreeSet<ConnId>,
     replies: BTreeMap<RequestToken, Reply>,
     pub(crate) warnings: Vec<String>,
+    pub(crate) told: Vec<(usize, Telling)>,
     next_conn: u32,
     next_token: u64,
     term: u64,
@@ -108,6 +110,7 @@ impl World {
             closed: BTreeSet::new(),
             replies: BTreeMap::new(),
             warnings: Vec::new(),
+            told: Vec::new(),
             next_conn: 0,
             next_token: 0,
             term: 0,
@@ -190,11 +193,11 @@ impl World {
                     self.event(shard, Event::Persisted { size });
                 }
                 Effect::Applied { .. } => {}
-                Effect::Read { id, read, .. } => {
+                Effect::Read { id, slot, read } => {
                     self.read_count += 1;
                     let rows = match self.fail_reads {
                         true => Rows::Failed("a broken disk".to_owned()),
-                        false => self.store.read(&read),
+                        false => self.store.read(slot, &read),
                     };
                     if self.hold_reads {
                         self.held_reads.push_back((shard, id, rows));
@@ -208,6 +211,7 @@ impl World {
                 Effect::Forward { .. } | Effect::LeaderKnown { .. } | Effect::ClusterKey { .. } => {
                 }
                 Effect::Warn(text) => self.warnings.push(text),
+                Effect::Tell(telling) => self.told.push((shard, telling)),
             }
         }
     }
@@ -243,6 +247,12 @@ impl World {
         let released = held.map(|(shard, id, rows)| self.event(shard, Event::Read { id, rows }));
         self.run();
         released.is_some()
+    }
+
+    /// The receiver of webhooks has taken something.
+    pub(crate) fn taken(&mut self, telling: &Telling) {
+        let Telling { slot, life, number, .. } = *telling;
+        self.event(self.shard_of(slot), Event::Told { slot, life, number });
     }
 
     /// Moves time on.
@@ -309,6 +319,12 @@ impl World {
         let peer = peer.parse().unwrap();
         self.event(shard.0.into(), Event::Opened { conn, port: Port::Tcp, peer });
         Client(conn)
+    }
+
+    /// The client's socket is gone.
+    pub(crate) fn close(&mut self, client: Client) {
+        let shard = usize::from(client.0.shard().0);
+        self.event(shard, Event::Closed { conn: client.0 });
     }
 
     pub(crate) fn say(&mut self, client: Client, object: &Value) {

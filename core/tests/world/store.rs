@@ -6,6 +6,7 @@ use jindou_core::{
     channel_info::{ChannelInfo, List},
     id::{ChannelId, LogId, Name, SlotId},
     message::SharedMessage,
+    notice::{Notice, NoticeHead, NoticeRow, StoredNotice},
     row::{
         ChannelRows, Conversation, DedupeRecord, Device, Digest, Persist, Read, Row, Rows,
         SlotRows, Sought, Times, UserRows,
@@ -30,6 +31,8 @@ pub(crate) struct Store {
     cluster: BTreeMap<String, bytes::Bytes>,
     /// By what it is of, its lane and its number.
     streams: BTreeMap<(StreamKey, u8, Name, u32), StreamPart>,
+    pub(crate) notices: BTreeMap<(SlotId, u64), NoticeRow>,
+    pub(crate) notice_heads: BTreeMap<SlotId, NoticeHead>,
 }
 
 impl Store {
@@ -94,6 +97,17 @@ impl Store {
                     let (piece, lane, number) = place_of(&part);
                     self.streams.insert((stream, piece, lane, number), part);
                 }
+                Row::Notice { number, row } => match row {
+                    Some(row) => {
+                        self.notices.insert((slot, number), row);
+                    }
+                    None => {
+                        self.notices.remove(&(slot, number));
+                    }
+                },
+                Row::NoticeHead(head) => {
+                    self.notice_heads.insert(slot, head);
+                }
             }
         }
     }
@@ -113,11 +127,28 @@ impl Store {
                 CLUSTER_SLOT => self.cluster.iter().map(|(k, v)| (k.clone(), v.clone())).collect(),
                 _ => Vec::new(),
             },
+            notices: self.notice_heads.get(&slot).copied().unwrap_or_default(),
         }
     }
 
-    pub(crate) fn read(&self, read: &Read) -> Rows {
+    pub(crate) fn read(&self, slot: SlotId, read: &Read) -> Rows {
         match read {
+            Read::Notices { first, count_max, .. } => {
+                let range = (slot, *first)..=(slot, u64::MAX);
+                let stored =
+                    self.notices.range(range).take(*count_max).map(|((_, number), row)| {
+                        let notice = Notice::decode(&row.notice).ok();
+                        let message = match &notice {
+                            Some(Notice::Stored { channel, seq, .. }) => {
+                                self.messages.get(&(channel.into(), *seq)).cloned()
+                            }
+                            Some(Notice::Status { .. }) | None => None,
+                        };
+                        let (number, total, time_ms) = (*number, row.total, row.time_ms);
+                        StoredNotice { number, total, time_ms, notice, message }
+                    });
+                Rows::Notices(stored.collect())
+            }
             Read::Channel(channel) => Rows::Channel(ChannelRows {
                 info: self.infos.get(channel).copied(),
                 times: Times::default(),

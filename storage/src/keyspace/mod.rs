@@ -17,6 +17,7 @@ pub(crate) mod log_generation;
 pub(crate) mod log_meta;
 pub(crate) mod lookup;
 pub(crate) mod message;
+pub(crate) mod notice;
 pub(crate) mod outbox;
 pub(crate) mod received;
 pub(crate) mod sent;
@@ -47,11 +48,12 @@ pub(crate) enum Table {
     Applied = 11,
     Stream = 12,
     Dated = 13,
+    Notice = 14,
 }
 
 impl Table {
     /// In the order in which snapshots and hashes go through them.
-    pub(crate) const ALL: [Self; 13] = [
+    pub(crate) const ALL: [Self; 14] = [
         Self::Message,
         Self::Sent,
         Self::Channel,
@@ -65,6 +67,7 @@ impl Table {
         Self::Applied,
         Self::Stream,
         Self::Dated,
+        Self::Notice,
     ];
 
     pub(crate) fn name(self) -> &'static str {
@@ -82,6 +85,7 @@ impl Table {
             Self::Applied => applied::NAME,
             Self::Stream => stream::NAME,
             Self::Dated => dated::NAME,
+            Self::Notice => notice::NAME,
         }
     }
 
@@ -160,6 +164,12 @@ pub(crate) fn encode(slot: SlotId, row: &Row) -> Result<RawRow, StorageError> {
         }
         Row::Dated { what, created_ns } => {
             (Table::Dated, dated::key(slot, what, *created_ns)?, Some(dated::encode()))
+        }
+        Row::Notice { number, row } => {
+            (Table::Notice, notice::key(slot, *number), row.as_ref().map(notice::encode))
+        }
+        Row::NoticeHead(head) => {
+            (Table::Notice, notice::key(slot, notice::HEAD), Some(notice::encode_head(head)))
         }
     };
     Ok(RawRow { table, key, value })
@@ -243,6 +253,10 @@ pub(crate) fn decode(
             dated::decode(value)?;
             (slot, Row::Dated { what, created_ns })
         }
+        Table::Notice => match notice::parse_key(key)? {
+            (slot, notice::HEAD) => (slot, Row::NoticeHead(notice::decode_head(value)?)),
+            (slot, number) => (slot, Row::Notice { number, row: Some(notice::decode(value)?) }),
+        },
         Table::Applied => match applied::parse_key(key)? {
             (slot, applied::What::Position) => {
                 return Ok((slot, Stored::Applied(applied::decode_position(value)?)));

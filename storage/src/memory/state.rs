@@ -12,6 +12,7 @@ use jindou_core::{
     effect::Outbox,
     id::{ChannelId, LogId, Name, SlotId},
     message::SharedMessage,
+    notice::{Notice, NoticeHead, NoticeRow, StoredNotice},
     row::{
         ChannelRows, Conversation, Dated, DedupeRecord, Device, Digest, DigestQuery, Persist, Read,
         Row, Rows, SlotRows, Sought, Times, UserRows,
@@ -22,7 +23,7 @@ use jindou_core::{
 
 use super::lock;
 use crate::{
-    DIGESTS_SIZE_MAX, MESSAGES_SIZE_MAX, STREAMS_SIZE_MAX,
+    DIGESTS_SIZE_MAX, MESSAGES_SIZE_MAX, NOTICES_SIZE_MAX, STREAMS_SIZE_MAX,
     completion::{Answers, CompletionSender, Done, Outcome},
     error::StorageError,
     keyspace::{self, RawRow, Stored, Table},
@@ -73,6 +74,8 @@ struct Slot {
     /// By stream, and by a piece's own key.
     streams: BTreeMap<StreamKey, BTreeMap<Vec<u8>, StreamPart>>,
     dated: Vec<(Dated, i64)>,
+    notices: BTreeMap<u64, NoticeRow>,
+    notice_head: Option<NoticeHead>,
 }
 
 fn set<K: Ord, V>(entry: Entry<'_, K, V>, value: Option<V>) {
@@ -138,6 +141,8 @@ impl Slot {
                     self.dated.push(row);
                 }
             }
+            Row::Notice { number, row } => set(self.notices.entry(number), row),
+            Row::NoticeHead(head) => self.notice_head = Some(head),
         }
     }
 
@@ -153,6 +158,7 @@ impl Slot {
                     .collect(),
                 received: self.received.clone().into_iter().collect(),
                 cluster: self.cluster.clone().into_iter().collect(),
+                notices: self.notice_head.unwrap_or_default(),
             },
             membership: self.membership.clone(),
         }
@@ -205,6 +211,29 @@ impl Slot {
             Sought::Oldest(number) => messages.find(|message| message.client_msg_no == *number),
         }
         .cloned()
+    }
+
+    fn stored_notices(&self, first: u64, count_max: usize, contents: bool) -> Vec<StoredNotice> {
+        let mut budget = Budget::new(NOTICES_SIZE_MAX);
+        let stored = |(number, row): (&u64, &NoticeRow)| {
+            let notice = Notice::decode(&row.notice).ok();
+            let message = match &notice {
+                Some(Notice::Stored { channel, seq, .. }) if contents => {
+                    self.messages.get(&channel.into()).and_then(|all| all.get(seq)).cloned()
+                }
+                _ => None,
+            };
+            let payload_size = message.as_ref().map_or(0, |message| message.payload.len());
+            let (number, total, time_ms) = (*number, row.total, row.time_ms);
+            budget.take(payload_size + row.notice.len()).then_some(StoredNotice {
+                number,
+                total,
+                time_ms,
+                notice,
+                message,
+            })
+        };
+        self.notices.range(first..).take(count_max).map_while(stored).collect()
     }
 
     fn digest(&self, uid: &Name, query: &DigestQuery, budget: &mut Budget) -> Digest {
@@ -284,7 +313,13 @@ impl Slot {
             .chain(self.dated.iter().map(|(what, created_ns)| Row::Dated {
                 what: what.clone(),
                 created_ns: *created_ns,
-            }));
+            }))
+            .chain(self.notice_head.map(Row::NoticeHead))
+            .chain(
+                self.notices
+                    .iter()
+                    .map(|(number, row)| Row::Notice { number: *number, row: Some(row.clone()) }),
+            );
         let mut raw: Vec<RawRow> =
             rows.map(|row| keyspace::encode(slot, &row)).collect::<Result<_, _>>()?;
         raw.extend(self.applied.map(|at| keyspace::encode_applied(slot, at)));
@@ -377,6 +412,9 @@ impl Slot {
                 Rows::Streams(views.take_while(|view| budget.take(view.size())).collect())
             }
             Read::Scan(scan) => self.scan(&scan).unwrap_or_else(|e| Rows::Failed(e.to_string())),
+            Read::Notices { first, count_max, contents } => {
+                Rows::Notices(self.stored_notices(first, count_max, contents))
+            }
         }
     }
 }

@@ -5,6 +5,7 @@ use jindou_core::{
     channel_info::List,
     id::{ChannelId, SlotId},
     message::SharedMessage,
+    notice::{Notice, NoticeHead, StoredNotice},
     row::{ChannelRows, Digest, DigestQuery, Read, Rows, SlotRows, Sought, UserRows},
     stream::{PARTS_REMEMBERED, StreamKey, StreamPart, StreamView},
 };
@@ -14,11 +15,11 @@ use super::{
     store::{Tables, read_error},
 };
 use crate::{
-    DIGESTS_SIZE_MAX, MESSAGES_SIZE_MAX, STREAMS_SIZE_MAX,
+    DIGESTS_SIZE_MAX, MESSAGES_SIZE_MAX, NOTICES_SIZE_MAX, STREAMS_SIZE_MAX,
     error::StorageError,
     keyspace::{
         Table, applied, channel, cluster, conversation, dedupe, device, list, lookup, message,
-        outbox, received, sent, stream,
+        notice, outbox, received, sent, stream,
     },
     scan::{self, KeyRange, Keys, RowsOf, Source},
 };
@@ -91,6 +92,9 @@ impl Reader {
             Read::Stream(stream) => self.stream(slot, stream).map(Rows::Stream),
             Read::Streams(streams) => self.streams(slot, streams).map(Rows::Streams),
             Read::Scan(scan) => scan::page(self, scan).map(Rows::Scanned),
+            Read::Notices { first, count_max, contents } => {
+                self.notices(slot, *first, *count_max, *contents).map(Rows::Notices)
+            }
         };
         rows.unwrap_or_else(|e| {
             tracing::error!("reading {slot}: {e}");
@@ -351,6 +355,39 @@ impl Reader {
         Ok(views)
     }
 
+    fn notices(
+        &self,
+        slot: SlotId,
+        first: u64,
+        count_max: usize,
+        contents: bool,
+    ) -> Result<Vec<StoredNotice>> {
+        let mut budget = Budget::new(NOTICES_SIZE_MAX);
+        let mut notices = Vec::new();
+        let range = notice::key(slot, first.max(1))..=notice::key(slot, u64::MAX);
+        for row in self.snapshot.range(self.keyspace(Table::Notice), range).take(count_max) {
+            let (key, value) = row.into_inner().map_err(read_error)?;
+            let (_, number) = notice::parse_key(&key)?;
+            let row = notice::decode(&value)?;
+            let decoded = Notice::decode(&row.notice).ok();
+            let message = match &decoded {
+                Some(Notice::Stored { channel, seq, .. }) if contents => {
+                    let channel = ChannelId::from(channel);
+                    let key = message::key(slot, &channel, *seq)?;
+                    self.get(Table::Message, &key, |value| message::decode(&channel, *seq, value))?
+                }
+                _ => None,
+            };
+            let payload_size = message.as_ref().map_or(0, |message| message.payload.len());
+            if !budget.take(payload_size + row.notice.len()) {
+                break;
+            }
+            let (total, time_ms) = (row.total, row.time_ms);
+            notices.push(StoredNotice { number, total, time_ms, notice: decoded, message });
+        }
+        Ok(notices)
+    }
+
     /// Position and members of a slot.
     pub(super) fn applied(
         &self,
@@ -382,6 +419,9 @@ impl Reader {
             cluster: self.scan(Table::Cluster, &prefix, |key, value| {
                 Ok((cluster::parse_key(key)?.1, cluster::decode(value)?))
             })?,
+            notices: self
+                .get(Table::Notice, &notice::key(slot, notice::HEAD), notice::decode_head)?
+                .unwrap_or_else(NoticeHead::default),
         };
         Ok(OpenedSlot { rows, membership })
     }

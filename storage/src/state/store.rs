@@ -52,6 +52,7 @@ impl Tables {
             applied,
             stream,
             dated,
+            notice,
         ] = &self.tables;
         match table {
             Table::Message => message,
@@ -67,6 +68,7 @@ impl Tables {
             Table::Applied => applied,
             Table::Stream => stream,
             Table::Dated => dated,
+            Table::Notice => notice,
         }
     }
 }
@@ -170,7 +172,8 @@ impl StateStore {
                     | Table::Cluster
                     | Table::Applied
                     | Table::Stream
-                    | Table::Dated => options.memtable_size_max / 4,
+                    | Table::Dated
+                    | Table::Notice => options.memtable_size_max / 4,
                 },
             })
             .collect();
@@ -312,7 +315,8 @@ fn of(table: Table) -> KeyspaceCreateOptions {
         | Table::Received
         | Table::Cluster
         | Table::Stream
-        | Table::Dated => by_range(),
+        | Table::Dated
+        | Table::Notice => by_range(),
         Table::Sent | Table::Channel | Table::Device | Table::Applied => plain(),
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     entry::{ChannelRef, Command, ConversationAction, ConversationChange, NewMessage},
     id::{ChannelId, Name, SYSTEM_UID, SlotId, person_channel},
     message::{Message, SharedMessage},
+    notice::{Notice, tell},
     row::{DedupeRecord, Row},
     shard::{
         Shard,
@@ -192,6 +193,16 @@ impl Shard {
                 }
                 Outcome::Done
             }
+            Command::TellStatus { item } => {
+                gathered.notices.push((Notice::Status { item }, None));
+                Outcome::Done
+            }
+            Command::NoticesDone { up_to, total } => {
+                if let Some(state) = self.slots.get_mut(&slot) {
+                    state.notices.remove(up_to, total, &mut gathered.rows);
+                }
+                Outcome::Done
+            }
         }
     }
 
@@ -250,7 +261,7 @@ impl Shard {
             channel: channel_id.clone(),
             from: new.from,
             client_msg_no: new.client_msg_no,
-            flags: new.flags,
+            flags: new.flags & !tell::ALL,
             setting: new.setting,
             expire: new.expire,
             timestamp: time_ms.div_euclid(1000),
@@ -263,6 +274,12 @@ impl Shard {
         if let Some(tail) = &mut channel.tail {
             tail.push(message.clone());
             has_tail = true;
+        }
+        if new.flags & tell::ALL != 0 {
+            let tells = new.flags & tell::ALL;
+            let recipients = recipients.clone().unwrap_or_default();
+            let notice = Notice::Stored { channel: new.channel.clone(), seq, tells, recipients };
+            gathered.notices.push((notice, Some(message.clone())));
         }
         let mut opened = match (channel_id.command_base(), seq, new.opens_conversations) {
             // Everybody else has a row by now (`openings`).

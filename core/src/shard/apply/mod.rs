@@ -10,6 +10,7 @@ mod streams;
 use super::{
     Shard,
     cache::Found,
+    notices::NewNotice,
     parcels::Parent,
     slot::{Applying, Batch, Held, Outcome, Waiter},
     waiting::Waiting,
@@ -40,6 +41,7 @@ struct Gathered {
     held_channels: Vec<ChannelId>,
     /// Streams that have changed.
     streams: Vec<StreamKey>,
+    notices: Vec<NewNotice>,
 }
 
 struct Delivery {
@@ -275,6 +277,8 @@ impl Shard {
                 state.held.insert(log_id.index, held);
             }
         }
+        let new = std::mem::take(&mut gathered.notices);
+        let notices = self.add_notices(slot, time_ms, new, &mut gathered.rows);
         self.persist(slot, log_id, gathered.rows);
         for (waiter, outcome) in gathered.answers {
             self.answer(slot, waiter, outcome);
@@ -284,6 +288,7 @@ impl Shard {
             self.deliver(message, recipients, except, parent);
         }
         self.send_outbox(slot, &targets);
+        self.feed_new(slot, notices);
         self.mark_dirty(slot);
     }
 
@@ -359,7 +364,9 @@ fn for_each_row<'a>(commands: &'a [Command], mut f: impl FnMut(Needed<'a>)) {
             | Command::WriteClusterKey { .. }
             | Command::ChangeSystems { .. }
             | Command::OpenCommands { .. }
-            | Command::Delivered { .. } => {}
+            | Command::Delivered { .. }
+            | Command::TellStatus { .. }
+            | Command::NoticesDone { .. } => {}
         }
     }
 }
