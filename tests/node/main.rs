@@ -24,6 +24,7 @@ mod restart;
 mod routes;
 mod sdk;
 mod shim;
+mod streams;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the targets that share it use different parts")]
 mod support;

@@ -173,6 +173,12 @@ pub enum Event {
     Ack(Ack),
     Recv(Received),
     Pong,
+    /// EVENT.
+    Stream {
+        id: String,
+        kind: String,
+        data: Value,
+    },
     Disconnect {
         reason: u8,
         text: String,

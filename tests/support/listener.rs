@@ -117,6 +117,11 @@ impl Listener {
                 })
             }
             Frame::Pong => Event::Pong,
+            Frame::Event(f) => Event::Stream {
+                id: f.id.to_owned(),
+                kind: f.kind.to_owned(),
+                data: serde_json::from_slice(f.data).map_err(|e| e.to_string())?,
+            },
             Frame::Disconnect(f) => Event::Disconnect { reason: f.reason, text: f.text.to_owned() },
             other => return Err(format!("{other:?} of a server")),
         })
@@ -176,6 +181,11 @@ impl Listener {
                 client_msg_no: text(&params["clientMsgNo"]),
                 payload: BASE64_STANDARD.decode(text(&params["payload"])).map_err(|_| strange())?,
             }),
+            (None, Some("event")) => Event::Stream {
+                id: text(&params["id"]),
+                kind: text(&params["type"]),
+                data: serde_json::from_str(&text(&params["data"])).map_err(|e| e.to_string())?,
+            },
             (None, Some("disconnect")) => Event::Disconnect {
                 reason: reason(&params["reasonCode"])?,
                 text: text(&params["reason"]),
