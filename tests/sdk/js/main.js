@@ -5,7 +5,7 @@ const readline = require('node:readline');
 const { load } = require('./load.js');
 
 const { JINDOU_API: api, JINDOU_WS: ws, JINDOU_RUN: run } = process.env;
-const [ann, bob, group] = [`ann-${run}`, `bob-${run}`, `group-${run}`];
+const [ann, bob, cat, group, stream] = ['ann', 'bob', 'cat', 'group', 'stream'].map((name) => `${name}-${run}`);
 const PERSON = 1, GROUP = 2, WEB = 1;
 const answers = readline.createInterface({ input: process.stdin })[Symbol.asyncIterator]();
 
@@ -22,7 +22,10 @@ async function post(path, body) {
   return JSON.parse(text);
 }
 
-const register = (uid) => post('/user/token', { uid, token: `t-${uid}`, device_flag: WEB, device_level: 1 });
+const register = (uid, device_level = 1) => post('/user/token', { uid, token: `t-${uid}`, device_flag: WEB, device_level });
+const content = (text) => Buffer.from(JSON.stringify({ type: 1, content: text })).toString('base64');
+/** Appends to the stream; whose it is the node knows. */
+const append = (event_id, event_type, payload) => post('/message/event', { channel_id: group, channel_type: GROUP, client_msg_no: stream, event_id, event_type, payload });
 
 /** One user with what the SDK told about it. `take` waits for something that was told and has not been taken yet. */
 class User {
@@ -115,6 +118,43 @@ async function main() {
   await stranger.take('refusal', (x) => x.status === 3 && x.reason === 2);
   stranger.sdk.disconnect();
   say('held: token refused');
+
+  // This SDK does not know EVENT and must not be disturbed by it; the text comes with the history.
+  await post('/message/send', { header: { red_dot: 1 }, is_stream: 1, client_msg_no: stream, from_uid: 'bot', channel_id: group, channel_type: GROUP, payload: content('stream') });
+  talk.push({ text: 'stream', seq: 2 });
+  const words = ['Hel', 'lo ', '你好 🦀'];
+  for (const [i, delta] of words.entries()) await append(`e${i}`, 'stream.delta', { kind: 'text', delta });
+  await append('end', 'stream.close', { end_reason: 0 });
+  for (const u of [a, b]) await u.gets('bot', group, GROUP, talk.at(-1));
+  const { messages } = await post('/channel/messagesync', { login_uid: bob, channel_id: group, channel_type: GROUP, limit: 10 });
+  assert.equal(Buffer.from(messages.at(-1).stream_data, 'base64').toString(), words.join(''));
+  say('held: stream');
+
+  await register(cat, 0);
+  const devices = [await new User(cat).connect(), await new User(cat).connect()];
+  const both = await a.send(cat, PERSON, 'to both');
+  for (const device of devices) await device.gets(ann, ann, PERSON, both);
+  const one = await devices[0].send(ann, PERSON, 'from one');
+  await a.gets(cat, cat, PERSON, one);
+  for (const device of devices) device.sdk.disconnect();
+  say('held: several devices');
+
+  await post('/message/send', { header: { sync_once: 1, red_dot: 1 }, from_uid: ann, channel_id: group, channel_type: GROUP, payload: content('refresh') });
+  await b.gets(ann, group, GROUP, { text: 'refresh', seq: 1 });
+  say('held: command');
+
+  const unread = async () => (await post('/conversation/sync', { uid: bob, msg_count: 1 })).filter((c) => c.channel_id === ann).map((c) => c.unread);
+  const withAnn = { uid: bob, channel_id: ann, channel_type: PERSON };
+  chat.push(await a.send(bob, PERSON, 'unread'));
+  await b.gets(ann, ann, PERSON, chat.at(-1));
+  assert.deepEqual(await unread(), [4]);
+  await post('/conversations/setUnread', { ...withAnn, unread: 2 });
+  assert.deepEqual(await unread(), [2]);
+  await post('/conversations/clearUnread', withAnn);
+  assert.deepEqual(await unread(), [0]);
+  await post('/conversations/delete', withAnn);
+  assert.deepEqual(await unread(), []);
+  say('held: conversations');
 
   await ask('kill');
   await Promise.all([a, b].map((u) => u.take('loss of connection', (x) => x.status === 0)));

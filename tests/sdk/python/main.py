@@ -10,7 +10,7 @@ import urllib.request
 from wukong_easy_sdk import WKIM, AuthOptions, WKIMError, WKIMEvent, WKIMOptions
 
 API, WS, RUN = os.environ["JINDOU_API"], os.environ["JINDOU_WS"], os.environ["JINDOU_RUN"]
-ANN, BOB, GROUP_ID = f"ann-{RUN}", f"bob-{RUN}", f"group-{RUN}"
+ANN, BOB, CAT, GROUP_ID, STREAM = f"ann-{RUN}", f"bob-{RUN}", f"cat-{RUN}", f"group-{RUN}", f"stream-{RUN}"
 PERSON, GROUP, DESKTOP = 1, 2, 2
 
 
@@ -28,6 +28,15 @@ async def post(path, body):
         with urllib.request.urlopen(urllib.request.Request(API + path, json.dumps(body).encode(), method="POST"), timeout=20) as r:
             return json.load(r)
     return await asyncio.to_thread(call)
+
+
+def content(text):
+    return base64.b64encode(json.dumps({"type": 1, "content": text}).encode()).decode()
+
+
+async def append(event_id, event_type, payload):
+    """Appends to the stream; whose it is the node knows."""
+    await post("/message/event", {"channel_id": GROUP_ID, "channel_type": GROUP, "client_msg_no": STREAM, "event_id": event_id, "event_type": event_type, "payload": payload})
 
 
 class User:
@@ -116,6 +125,57 @@ async def main():
         assert e.code == 2, e.code
     await stranger.sdk.destroy()
     say("held: token refused")
+
+    body = {"header": {"red_dot": 1}, "is_stream": 1, "client_msg_no": STREAM, "from_uid": "bot", "channel_id": GROUP_ID, "channel_type": GROUP, "payload": content("stream")}
+    message_id = (await post("/message/send", body))["data"]["message_id"]
+    talk.append(("stream", 2))
+    words = ["Hel", "lo ", "你好 🦀"]
+    for i, word in enumerate(words):
+        await append(f"e{i}", "stream.delta", {"kind": "text", "delta": word})
+    await append("end", "stream.close", {"end_reason": 0})
+    for u in (a, b):
+        await u.gets("bot", GROUP_ID, GROUP, talk[-1])
+        for i, word in enumerate(words):
+            event = await u.take(f"event {i}", lambda e, v: e == WKIMEvent.CUSTOM_EVENT)
+            data = event["data"]
+            assert (event["id"], event["type"], data["message_id"], data["payload"]["delta"]) == (f"e{i}", "stream.delta", message_id, word), event
+        event = await u.take("end of the stream", lambda e, v: e == WKIMEvent.CUSTOM_EVENT)
+        assert (event["type"], event["data"]["stream_status"]) == ("stream.close", "closed"), event
+    page = await post("/channel/messagesync", {"login_uid": BOB, "channel_id": GROUP_ID, "channel_type": GROUP, "limit": 10})
+    assert base64.b64decode(page["messages"][-1]["stream_data"]).decode() == "".join(words)
+    say("held: stream")
+
+    await post("/user/token", {"uid": CAT, "token": f"t-{CAT}", "device_flag": DESKTOP, "device_level": 0})
+    devices = [await User(CAT).connect() for _ in range(2)]
+    sent = await a.send(CAT, PERSON, "to both")
+    for device in devices:
+        await device.gets(ANN, ANN, PERSON, sent)
+    sent = await devices[0].send(ANN, PERSON, "from one")
+    await a.gets(CAT, CAT, PERSON, sent)
+    await devices[1].gets(CAT, ANN, PERSON, sent)
+    for device in devices:
+        await device.sdk.destroy()
+    say("held: several devices")
+
+    body = {"header": {"sync_once": 1, "red_dot": 1}, "from_uid": ANN, "channel_id": GROUP_ID, "channel_type": GROUP, "payload": content("refresh")}
+    await post("/message/send", body)
+    await b.gets(ANN, GROUP_ID, GROUP, ("refresh", 1))
+    say("held: command")
+
+    async def unread():
+        return [c["unread"] for c in await post("/conversation/sync", {"uid": BOB, "msg_count": 1}) if c["channel_id"] == ANN]
+
+    with_ann = {"uid": BOB, "channel_id": ANN, "channel_type": PERSON}
+    chat.append(await a.send(BOB, PERSON, "unread"))
+    await b.gets(ANN, ANN, PERSON, chat[-1])
+    assert await unread() == [4]
+    await post("/conversations/setUnread", {**with_ann, "unread": 2})
+    assert await unread() == [2]
+    await post("/conversations/clearUnread", with_ann)
+    assert await unread() == [0]
+    await post("/conversations/delete", with_ann)
+    assert await unread() == []
+    say("held: conversations")
 
     await ask("kill")
     for u in (a, b):

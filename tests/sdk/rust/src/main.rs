@@ -73,6 +73,20 @@ impl World {
             .collect()
     }
 
+    /// Appends to the stream of a group; whose it is the node knows.
+    async fn append(&self, to: &Stream, id: &str, kind: &str, payload: Value) -> Result<Value> {
+        let event = json!({"channel_id": to.group, "channel_type": 2, "client_msg_no": to.number,
+            "event_id": id, "event_type": kind, "payload": payload});
+        self.post("/message/event", event).await
+    }
+
+    /// Unread messages in the conversation of `uid` with `peer`; `None`: there is none.
+    async fn unread(&self, uid: &str, peer: &str) -> Result<Option<u64>> {
+        let all = self.post("/conversation/sync", json!({"uid": uid, "msg_count": 1})).await?;
+        let found = all.as_array().into_iter().flatten().find(|c| c["channel_id"] == *peer);
+        Ok(found.and_then(|conversation| conversation["unread"].as_u64()))
+    }
+
     fn user(&self, uid: &str, token: &str) -> Result<User> {
         let options = Options {
             // Pings often, so that the answer's form is tried too.
@@ -93,6 +107,18 @@ impl World {
         user.take("connection", PATIENCE, |e| matches!(e, Event::Connect(_))).await?;
         Ok(user)
     }
+}
+
+/// A message to which words are appended.
+struct Stream {
+    group: String,
+    number: String,
+}
+
+/// A text as the payload of a message.
+fn content(text: &str) -> String {
+    let payload = json!({"type": 1, "content": text}).to_string();
+    base64::prelude::BASE64_STANDARD.encode(payload)
 }
 
 struct User {
@@ -123,6 +149,17 @@ impl User {
         let ack = self.client.send(channel, kind, json!({"type": 1, "content": text})).await?;
         assert_eq!(ack.reason_code, 1);
         Ok((text.to_owned(), ack.message_seq))
+    }
+
+    /// The next event of a stream.
+    async fn event(&mut self, what: &str) -> Result<(String, String, Value)> {
+        let wanted = |e: &Event| matches!(e, Event::CustomEvent(_));
+        match self.take(what, PATIENCE, wanted).await? {
+            Event::CustomEvent(event) => {
+                Ok((event.id.clone(), event.event_type.clone(), event.data.clone()))
+            }
+            _ => Err("no event".into()),
+        }
     }
 
     async fn gets(
@@ -207,6 +244,33 @@ async fn main() -> Result<()> {
     stranger.client.destroy().await;
     println!("held: token refused");
 
+    stream(&world, &group, &mut a, &mut b).await?;
+    talk.push(("stream".to_owned(), 2));
+    println!("held: stream");
+
+    several_devices(&world, &format!("cat-{run}"), &ann, &mut a).await?;
+    println!("held: several devices");
+
+    let command = json!({"header": {"sync_once": 1, "red_dot": 1}, "from_uid": ann,
+        "channel_id": group, "channel_type": 2, "payload": content("refresh")});
+    world.post("/message/send", command).await?;
+    b.gets(&ann, &group, GROUP, &("refresh".to_owned(), 1)).await?;
+    println!("held: command");
+
+    let sent = a.send(&bob, PERSON, "unread").await?;
+    b.gets(&ann, &ann, PERSON, &sent).await?;
+    chat.push(sent);
+    assert_eq!(world.unread(&bob, &ann).await?, Some(4));
+    let with_ann =
+        |unread: u64| json!({"uid": bob, "channel_id": ann, "channel_type": 1, "unread": unread});
+    world.post("/conversations/setUnread", with_ann(2)).await?;
+    assert_eq!(world.unread(&bob, &ann).await?, Some(2));
+    world.post("/conversations/clearUnread", with_ann(0)).await?;
+    assert_eq!(world.unread(&bob, &ann).await?, Some(0));
+    world.post("/conversations/delete", with_ann(0)).await?;
+    assert_eq!(world.unread(&bob, &ann).await?, None);
+    println!("held: conversations");
+
     world.ask("kill").await?;
     for user in [&mut a, &mut b] {
         user.take("loss of connection", PATIENCE, |e| matches!(e, Event::Disconnect(_))).await?;
@@ -226,5 +290,55 @@ async fn main() -> Result<()> {
     println!("held: nothing acknowledged is missing");
     a.client.destroy().await;
     b.client.destroy().await;
+    Ok(())
+}
+
+/// A back end streams an answer into the group.
+async fn stream(world: &World, group: &str, a: &mut User, b: &mut User) -> Result<()> {
+    let to = Stream { group: group.to_owned(), number: format!("stream-{group}") };
+    let anchor = json!({"header": {"red_dot": 1}, "is_stream": 1, "client_msg_no": to.number,
+        "from_uid": "bot", "channel_id": group, "channel_type": 2, "payload": content("stream")});
+    let sent = world.post("/message/send", anchor).await?;
+    let words = ["Hel", "lo ", "你好 🦀"];
+    for (n, word) in words.iter().enumerate() {
+        let payload = json!({"kind": "text", "delta": word});
+        world.append(&to, &format!("e{n}"), "stream.delta", payload).await?;
+    }
+    world.append(&to, "end", "stream.close", json!({"end_reason": 0})).await?;
+    for user in [a, b] {
+        user.gets("bot", group, GROUP, &("stream".to_owned(), 2)).await?;
+        for (n, word) in words.iter().enumerate() {
+            let (id, kind, data) = user.event(word).await?;
+            assert_eq!((id, kind.as_str()), (format!("e{n}"), "stream.delta"));
+            assert_eq!(data["payload"]["delta"], *word);
+            assert_eq!(data["message_id"], sent["data"]["message_id"]);
+        }
+        let (_, kind, data) = user.event("end").await?;
+        assert_eq!(
+            (kind.as_str(), data["stream_status"].as_str()),
+            ("stream.close", Some("closed"))
+        );
+    }
+    let page = json!({"login_uid": "x", "channel_id": group, "channel_type": 2, "limit": 1});
+    let page = world.post("/channel/messagesync", page).await?;
+    let text = page["messages"][0]["stream_data"].as_str().ok_or("no text")?;
+    assert_eq!(base64::prelude::BASE64_STANDARD.decode(text)?, words.concat().as_bytes());
+    Ok(())
+}
+
+/// Two devices of a user whose devices do not end each other.
+async fn several_devices(world: &World, cat: &str, ann: &str, a: &mut User) -> Result<()> {
+    let token =
+        json!({"uid": cat, "token": format!("t-{cat}"), "device_flag": DESKTOP, "device_level": 0});
+    world.post("/user/token", token).await?;
+    let (mut first, mut second) = (world.connect(cat).await?, world.connect(cat).await?);
+    let sent = a.send(cat, PERSON, "to both").await?;
+    first.gets(ann, ann, PERSON, &sent).await?;
+    second.gets(ann, ann, PERSON, &sent).await?;
+    let sent = first.send(ann, PERSON, "from one").await?;
+    a.gets(cat, cat, PERSON, &sent).await?;
+    second.gets(cat, ann, PERSON, &sent).await?;
+    first.client.destroy().await;
+    second.client.destroy().await;
     Ok(())
 }
