@@ -7,7 +7,7 @@ use bytes::Bytes;
 use jindou_core::{
     channel_info::{ChannelInfo, List, ListChange},
     code::Code,
-    entry::{ChannelRef, ConversationAction, ConversationChange},
+    entry::{ChannelRef, ConversationAction, ConversationChange, StreamClaim},
     envelope::{
         Announced, Answer, Ask, Content, Envelope, Epoch, Except, Login, Origin, Part, Question,
         Receipt, SendOutcome, SendTask,
@@ -21,6 +21,10 @@ use jindou_core::{
     },
     row::{Conversation, Digest, DigestQuery},
     scan::{MessageFilter, Scan, ScanOf, ScanPage, ScanRows},
+    stream::{
+        EventAction, EventPlace, Head, Lane, LaneStatus, LaneView, Source, StreamEvent, StreamKey,
+        StreamRefusal, StreamView,
+    },
 };
 use proptest::prelude::*;
 
@@ -195,6 +199,49 @@ impl Stuff {
             Request::ReadClusterKeys { prefix: "node/".into() },
             Request::Scan(Box::new(self.scan())),
         ]
+        .into_iter()
+        .chain(self.stream_requests())
+        .collect()
+    }
+
+    fn stream_requests(&self) -> Vec<Request> {
+        let (text, channel) = (self.name.clone(), self.channel());
+        let stream = StreamKey::new(channel.clone(), text.clone());
+        let end = EventAction::End {
+            status: LaneStatus::Error,
+            snapshot: self.some(self.payload.clone()),
+            end_reason: 1,
+            error: text.clone(),
+        };
+        let actions = [
+            EventAction::Append(text.clone()),
+            EventAction::Replace,
+            EventAction::Snapshot,
+            EventAction::Note,
+            end,
+        ];
+        let event = |action| StreamEvent {
+            stream: stream.clone(),
+            shown: text.clone(),
+            from: text.clone(),
+            message_id: self.time(),
+            event_id: text.clone(),
+            kind: text.clone(),
+            lane: text.clone(),
+            visibility: text.clone(),
+            occurred_ms: self.time(),
+            payload: self.payload.clone(),
+            action,
+            claimed: self.flag,
+        };
+        let mut requests: Vec<Request> =
+            actions.map(|action| Request::StreamEvent(Box::new(event(action)))).into();
+        let (client_msg_no, from, replaces) = (text.clone(), text.clone(), self.flag);
+        let claim = StreamClaim { client_msg_no, channel, from, replaces };
+        requests.push(Request::ClaimStream(Box::new(claim)));
+        requests.push(Request::ReadClaim { client_msg_no: text });
+        requests.push(Request::Streams { streams: vec![stream] });
+        requests
     }
 
     fn scan(&self) -> Scan {
@@ -258,6 +305,33 @@ impl Stuff {
             Reply::Failed(Failure::NoLeader),
             Reply::Failed(Failure::TooLarge),
             Reply::Scanned(Box::new(self.scan_page())),
+        ]
+        .into_iter()
+        .chain(self.stream_replies())
+        .collect()
+    }
+
+    fn stream_replies(&self) -> Vec<Reply> {
+        let text = self.name.clone();
+        let place = EventPlace {
+            event_id: text.clone(),
+            seq: self.number,
+            status: text.clone(),
+            from: text.clone(),
+        };
+        let head = Head { from: text.clone(), owner: self.channel(), ..Head::default() };
+        let lane = LaneView {
+            key: text.to_string(),
+            lane: Lane { event_id: text.clone(), snapshot: Source::Live, ..Lane::default() },
+            text: text.to_string(),
+            live: self.payload.clone(),
+            stored: self.payload.clone(),
+        };
+        vec![
+            Reply::Event(Box::new(place)),
+            Reply::StreamRefused(StreamRefusal::Closed),
+            Reply::StreamClaim(Box::new(head.clone())),
+            Reply::Streams(vec![StreamView { head, lanes: vec![lane] }]),
         ]
     }
 
