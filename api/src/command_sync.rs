@@ -19,6 +19,7 @@ use crate::{
     json::{body, read},
     message_json::MessageJson,
     node::Node,
+    stream::{Detail, Streams},
 };
 
 /// The most commands of one answer, and bytes of their content after which it ends.
@@ -70,6 +71,7 @@ pub(crate) async fn sync<N: Node>(api: &Api<N>, call: &Call) -> Answer {
         size += found.iter().map(|message| message.payload.len()).sum::<usize>();
         messages.extend(found);
     }
+    let streams = Streams::of(api, &messages).await?;
     if !positions.is_empty() || rows.iter().any(|(_, row)| row.handed_to > 0) {
         let request = Request::HandOut { uid: uid.clone(), positions };
         let reply = api.node.ask(Target::Id(uid), request).await;
@@ -77,7 +79,8 @@ pub(crate) async fn sync<N: Node>(api: &Api<N>, call: &Call) -> Answer {
             return Err(Refusal::by(&reply, NO_ROWS));
         }
     }
-    Ok(value(&messages.iter().map(|message| MessageJson::new(message)).collect::<Vec<_>>()))
+    let shown = messages.iter().map(|message| streams.show(message, Detail::Full));
+    Ok(value(&shown.collect::<Vec<_>>()))
 }
 
 /// POST /message/syncack: what the last sync gave is read. Without one it changes nothing.
