@@ -60,7 +60,8 @@ mod testing;
 pub use self::{
     api::Api,
     cluster::{
-        ClusterChange, ClusterView, NodeStatus, NodeView, ReplicaRole, ReplicaView, SlotView,
+        ClusterChange, ClusterView, LogEntryView, LogPage, LogQuery, NodeStatus, NodeView,
+        ReplicaRole, ReplicaView, SlotView,
     },
     figures::{ClusterFigures, GroupFigures, PeerFigures},
     http::{HttpRequest, HttpResponse},

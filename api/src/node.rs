@@ -8,7 +8,7 @@ use jindou_core::{
 };
 
 use crate::{
-    cluster::{ClusterChange, ClusterView, ReplicaView},
+    cluster::{ClusterChange, ClusterView, LogPage, LogQuery, ReplicaView},
     figures::ClusterFigures,
     secret::Secret,
 };
@@ -48,6 +48,8 @@ pub trait Node {
     /// no error. An error is a text for the operator: why it is refused, or that it is not known
     /// whether it took effect.
     fn change_cluster(&self, change: ClusterChange) -> LocalBoxFuture<'_, Result<(), String>>;
+    /// A page of a replica's log, of any node.
+    fn logs(&self, query: LogQuery) -> LocalBoxFuture<'_, Result<LogPage, String>>;
     /// The key that signs log-ins of managers: drawn once by the cluster and the same at all its
     /// nodes. An error is a text for the operator: no majority has answered yet.
     fn login_key(&self) -> LocalBoxFuture<'_, Result<Secret, String>>;

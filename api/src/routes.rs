@@ -190,6 +190,7 @@ const SERVED_SHARED_GET: &[(&str, Handler)] = &[
     ("/cluster/slots/{id}/config", Handler::Cluster(ClusterRoute::SlotConfig)),
     ("/cluster/slots/{id}/replicas", Handler::Cluster(ClusterRoute::SlotReplicas)),
     ("/cluster/slots/{id}/localReplica", Handler::Cluster(ClusterRoute::SlotLocalReplica)),
+    ("/cluster/logs", Handler::Cluster(ClusterRoute::Logs)),
     ("/cluster/devtools/checkLogConflict", Handler::Cluster(ClusterRoute::CheckLogConflict)),
     ("/cluster/channels/{id}/{type}/subscribers", Handler::Data(DataRoute::Subscribers)),
     ("/cluster/channels/{id}/{type}/denylist", Handler::Data(DataRoute::Denylist)),
@@ -229,7 +230,7 @@ const SERVED_SHARED_POST: &[(&str, Handler)] = &[
 ];
 
 /// Paths that both ports have and that wait for later work.
-const LATER_SHARED_GET: &[&str] = &["/cluster/logs"];
+const LATER_SHARED_GET: &[&str] = &[];
 
 const LATER_SHARED_POST: &[&str] = &[];
 

@@ -21,7 +21,7 @@ use jindou_core::{
 
 use crate::{
     Api, ApiSettings, ClusterChange, ClusterFigures, ClusterView, Health, HttpRequest,
-    HttpResponse, Io, Node, Process, ReplicaView, Secret,
+    HttpResponse, Io, LogPage, LogQuery, Node, Process, ReplicaView, Secret,
 };
 
 /// Answers each question by a function, or from a queue, and remembers what was asked.
@@ -40,6 +40,8 @@ pub(crate) struct FakeNode {
     pub(crate) change: Result<(), String>,
     /// The changes of the cluster that it was asked for.
     pub(crate) changes: RefCell<Vec<ClusterChange>>,
+    /// Its logs, and those of the others.
+    pub(crate) logs: fn(LogQuery) -> Result<LogPage, String>,
     /// The key of log-ins.
     pub(crate) login_key: Result<Secret, String>,
     script: Script,
@@ -112,6 +114,10 @@ impl Node for Rc<FakeNode> {
         async { self.change.clone() }.boxed_local()
     }
 
+    fn logs(&self, query: LogQuery) -> LocalBoxFuture<'_, Result<LogPage, String>> {
+        async move { (self.logs)(query) }.boxed_local()
+    }
+
     fn login_key(&self) -> LocalBoxFuture<'_, Result<Secret, String>> {
         async { self.login_key.clone() }.boxed_local()
     }
@@ -164,6 +170,7 @@ impl Fixture {
             replicas: Ok(Vec::new()),
             change: Ok(()),
             changes: RefCell::default(),
+            logs: |_| Err("no log".to_owned()),
             login_key: Ok(Secret::new("drawn")),
             script,
             asked: RefCell::default(),

@@ -29,6 +29,7 @@ mod inbound;
 mod lanes;
 mod lease;
 mod liveness;
+mod log_page;
 mod log_store;
 mod network;
 mod opening;
@@ -47,6 +48,7 @@ mod wire;
 
 pub use change::{GroupStatus, MembershipError};
 pub use groups::{Groups, GroupsError, Options, Setup};
+pub use log_page::{LogContent, LogItem};
 pub use network::{NoPeers, Transport, TransportError};
 pub use openraft::AsyncRuntime;
 pub use openraft_rt_monoio::MonoioRuntime as Runtime;

@@ -314,7 +314,6 @@ impl Stuff {
     fn stream_replies(&self) -> Vec<Reply> {
         let text = self.name.clone();
         let place = EventPlace {
-            event_id: text.clone(),
             seq: self.number,
             status: text.clone(),
             from: text.clone(),

@@ -7,7 +7,8 @@ use std::{
 };
 
 use jindou_api::{
-    Api, ClusterChange, ClusterFigures, ClusterView, Health, Io, Node, Process, ReplicaView, Secret,
+    Api, ClusterChange, ClusterFigures, ClusterView, Health, Io, LogPage, LogQuery, Node, Process,
+    ReplicaView, Secret,
 };
 use jindou_core::{
     effect::Now,
@@ -90,6 +91,11 @@ impl Node for ShardNode {
     fn change_cluster(&self, change: ClusterChange) -> LocalBoxFuture<Result<(), String>> {
         let office = self.office.clone();
         Box::pin(async move { office.change(change).await })
+    }
+
+    fn logs(&self, query: LogQuery) -> LocalBoxFuture<Result<LogPage, String>> {
+        let office = self.office.clone();
+        Box::pin(async move { office.logs(query).await })
     }
 
     fn login_key(&self) -> LocalBoxFuture<Result<Secret, String>> {

@@ -145,17 +145,8 @@ const MANAGER: &[(&str, &str)] = &[
     ("GET", "/web/cluster/nodes"),
 ];
 
-/// What answers 501: load testers, Go's profiles, and what is not served yet.
-const NOT_SERVED: &[&str] = &[
-    "/stress/",
-    "/debug/pprof/",
-    "/conversation/syncMessages",
-    "/message/event",
-    "/message/sync",
-    "/tmpchannel/subscriber_set",
-    "/cluster/",
-    "/tag",
-];
+/// What answers 501: load testers, Go's profiles.
+const NOT_SERVED: &[&str] = &["/stress/", "/debug/pprof/"];
 
 /// Not on the manager port of v2.2.5 either: pages of the API port, and v2's only path for a log-in.
 const NOWHERE: &[(&str, &str)] =
@@ -507,4 +498,32 @@ fn a_login_outlives_the_process_that_gave_it() {
     assert_eq!(get(&other, &token), 401, "another cluster has drawn another key");
     let reply: Value = call(&other.manager(), &token, "GET", "/varz", b"").unwrap().json();
     assert_eq!(reply["error"], "Invalid token: the token's signature is invalid");
+}
+
+/// The log of a slot tells what kind of entries there are, and nothing that stands in them.
+#[test]
+fn a_log_is_shown_without_its_contents() {
+    let node = Node::start();
+    let api = node.api();
+    for n in 0..30 {
+        api.token(&format!("hush-{n}"), "hush-token", 0, 1);
+    }
+    let mut ann = Client::connect(&node, "ann", Transport::Tcp);
+    let group = api.group("hush-group", &["ann"]);
+    ann.deliver(&group, "hush-no", b"hush-content");
+    let mut entries = 0;
+    for slot in 0..64 {
+        let path = format!("/cluster/logs?node_id=1001&log_type=2&slot={slot}&limit=200");
+        let page = api.get(&path);
+        let logs = page["logs"].as_array().unwrap();
+        let indexes: Vec<u64> = logs.iter().map(|log| log["index"].as_u64().unwrap()).collect();
+        let last = page["last"].as_u64().unwrap();
+        let expected: Vec<u64> = (0..indexes.len() as u64).map(|n| last - n).collect();
+        assert_eq!(indexes, expected, "slot {slot}: from the newest on, without a hole");
+        entries += logs.iter().filter(|log| log["cmd"] == "entry").count();
+        assert!(!page.to_string().contains("hush"), "{page}");
+    }
+    assert!(entries > 10, "{entries} entries");
+    let group_0 = api.get("/cluster/logs?node_id=1001&log_type=1");
+    assert!(group_0["last"].as_u64().unwrap() > 0, "{group_0}");
 }

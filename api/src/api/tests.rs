@@ -80,8 +80,11 @@ fn browsers_may_ask_first() {
 #[test]
 fn paths_of_later_work_say_so() {
     let later = (501, r#"{"msg":"not implemented yet","status":501}"#.to_owned());
-    let fixture = Fixture::silent();
-    assert_eq!(fixture.get("/cluster/logs"), later);
+    let fixture = Fixture::configured(
+        |_, request| unreachable!("{request:?}"),
+        |_, settings| settings.stress_on = true,
+    );
+    assert_eq!(fixture.get("/stress/templates"), later);
     assert_eq!(fixture.call_manager("POST", "/metrics").status, 404);
     assert_eq!(fixture.call_manager("GET", "/%").status, 400);
     assert_eq!(fixture.call_manager("OPTIONS", "/nope").status, 204);

@@ -7,6 +7,7 @@
 
 mod change;
 mod channel_change;
+mod logs;
 mod nodes;
 mod slots;
 mod view;
@@ -18,6 +19,7 @@ use jindou_core::id::{NodeId, SlotId};
 mod tests;
 
 pub(crate) use self::change::{MigrateBody, ReplaceBody};
+pub use self::logs::{LogEntryView, LogPage, LogQuery};
 pub use self::view::{
     ClusterChange, ClusterView, NodeStatus, NodeView, ReplicaRole, ReplicaView, SlotView,
 };
@@ -50,6 +52,7 @@ pub(crate) enum ClusterRoute {
     ChannelMigrate,
     ChannelStart,
     ChannelStop,
+    Logs,
 }
 
 /// Answers a route of this module.
@@ -71,6 +74,7 @@ pub(crate) async fn answer<N: Node>(api: &Api<N>, call: &Call, route: ClusterRou
         ClusterRoute::Remove => change::remove(api, call).await,
         ClusterRoute::Keep => change::keep(api, call).await,
         ClusterRoute::Replace => change::replace(api, call).await,
+        ClusterRoute::Logs => logs::logs(api, call).await,
         ClusterRoute::ChannelMigrate => channel_change::migrate(call),
         ClusterRoute::ChannelStart | ClusterRoute::ChannelStop => {
             channel_change::start_or_stop(call)

@@ -425,3 +425,67 @@ fn changes_need_the_token_or_the_machine_itself() {
         assert_eq!(seen(&response), fine(), "{target}");
     }
 }
+
+#[test]
+fn logs_are_paged_from_the_newest_and_tell_no_content() {
+    let fixture = Fixture::configured(
+        |_, request| unreachable!("{request:?}"),
+        |node, _| {
+            node.cluster = Ok(three());
+            node.logs = |query| {
+                assert_eq!(query.node, NodeId(1002));
+                let last = if query.slot == Some(SlotId(2)) { 42 } else { 3 };
+                let range = match query.after {
+                    Some(after) => after + 1..(after + 1 + query.limit).min(last + 1),
+                    None => {
+                        let end = query.before.unwrap_or(u64::MAX).min(last + 1);
+                        end.saturating_sub(query.limit).max(1)..end
+                    }
+                };
+                let entries = range.map(|index| LogEntryView {
+                    index,
+                    term: 7,
+                    kind: "entry".to_owned(),
+                    commands: 2,
+                    size: 90,
+                    time_ms: if index == 1 { 0 } else { 1_735_689_600_000 },
+                });
+                Ok(LogPage { entries: entries.collect(), applied: last - 1, last })
+            };
+        },
+    );
+    let (status, body) = fixture.get("/cluster/logs?node_id=1002&log_type=1&limit=2");
+    let entry = |index: u64| {
+        format!(
+            r#"{{"id":{index},"index":{index},"term":7,"cmd":"entry","data":"2 commands, 90 bytes","time_format":"2025-01-01T00:00:00Z"}}"#
+        )
+    };
+    let expected = format!(
+        r#"{{"next":2,"pre":3,"applied":2,"last":3,"more":1,"logs":[{},{}]}}"#,
+        entry(3),
+        entry(2)
+    );
+    assert_eq!((status, body), (200, expected));
+    let page = |query: &str| -> (u64, Vec<u64>) {
+        let (_, body) = fixture.get(&format!("/cluster/logs?node_id=1002&{query}"));
+        let json: serde_json::Value = serde_json::from_str(&body).unwrap();
+        let logs = json["logs"].as_array().unwrap();
+        let indexes = logs.iter().map(|log| log["index"].as_u64().unwrap()).collect();
+        (json["more"].as_u64().unwrap(), indexes)
+    };
+    assert_eq!(page("log_type=1&limit=2&next=2"), (0, vec![1]));
+    assert_eq!(page("log_type=2&slot=2&limit=3"), (1, vec![42, 41, 40]));
+    assert_eq!(page("log_type=2&slot=2&limit=3&next=40"), (1, vec![39, 38, 37]));
+    assert_eq!(page("log_type=2&slot=2&limit=3&pre=38"), (1, vec![41, 40, 39]));
+    assert_eq!(page("log_type=2&slot=2&pre=40"), (0, vec![42, 41]));
+    assert_eq!(page("log_type=2&slot=2").1.len(), 20);
+    for (query, text) in [
+        ("", "node not found"),
+        ("?node_id=7", "node not found"),
+        ("?node_id=1002&log_type=3", "log_type: wanted 1 or 2"),
+        ("?node_id=1002&log_type=2", "slot not found"),
+        ("?node_id=1002&log_type=2&slot=99", "slot not found"),
+    ] {
+        assert_eq!(fixture.get(&format!("/cluster/logs{query}")), err(text), "{query}");
+    }
+}

@@ -167,7 +167,7 @@ impl Office {
                 Ok(())
             }
             Answer::Failed { reason, .. } => Err(format!("{asking}: {reason}")),
-            Answer::Done | Answer::Groups { .. } => {
+            Answer::Done | Answer::Groups { .. } | Answer::Logs { .. } => {
                 Err(format!("{asking}: it answered another question"))
             }
         }

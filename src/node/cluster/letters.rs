@@ -3,7 +3,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::document::Member;
+use super::{document::Member, logs::LogLine};
 
 /// A question.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +53,17 @@ pub(super) enum Ask {
         #[serde(default)]
         hops: u8,
     },
+    /// To the shard of a slot: what does your log hold?
+    Logs {
+        /// The slot; 65535: group 0.
+        slot: u16,
+        /// Only what is newer.
+        after: Option<u64>,
+        /// Only what is older.
+        before: Option<u64>,
+        /// How many entries at most.
+        limit: u64,
+    },
 }
 
 /// What an operator wants of a node.
@@ -97,6 +108,15 @@ pub(super) enum Answer {
         /// What it runs.
         #[serde(default)]
         version: String,
+    },
+    /// To [`Ask::Logs`].
+    Logs {
+        /// The entries, ascending.
+        lines: Vec<LogLine>,
+        /// Up to which index the replica has applied.
+        applied: u64,
+        /// The last index of its log.
+        last: u64,
     },
     /// Not carried out; the text says why and, if anything can be done, what.
     Failed {

@@ -15,6 +15,7 @@ mod figures;
 mod gate;
 mod letters;
 mod login_key;
+mod logs;
 mod mail;
 mod observed;
 mod office;

@@ -277,6 +277,9 @@ impl Office {
                 self.enter(NodeId(node), addr, api_url, blank).await
             }
             Ask::Node { node, change, .. } => self.change_node(NodeId(node), change).await,
+            Ask::Logs { slot, after, before, limit } => {
+                self.read_logs(SlotId(slot), after, before, limit).await
+            }
         }
     }
 
@@ -311,7 +314,7 @@ impl Office {
         }
     }
 
-    fn statuses(&self) -> Vec<GroupStatus> {
+    pub(super) fn statuses(&self) -> Vec<GroupStatus> {
         let groups = &self.0.groups;
         let status = |slot| groups.status(slot).map(|status| told(slot, &status));
         groups.slots().into_iter().filter_map(status).collect()

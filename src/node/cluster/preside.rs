@@ -121,7 +121,9 @@ impl Office {
                 tracing::info!("{slot} is not changed yet: {reason}");
                 false
             }
-            Answer::Done | Answer::Entered { .. } | Answer::Groups { .. } => true,
+            Answer::Done | Answer::Entered { .. } | Answer::Groups { .. } | Answer::Logs { .. } => {
+                true
+            }
         }
     }
 

@@ -177,7 +177,9 @@ impl Office {
 
 fn outcome(answer: Answer) -> Result<(), String> {
     match answer {
-        Answer::Done | Answer::Entered { .. } | Answer::Groups { .. } => Ok(()),
+        Answer::Done | Answer::Entered { .. } | Answer::Groups { .. } | Answer::Logs { .. } => {
+            Ok(())
+        }
         Answer::Failed { reason, .. } => Err(reason),
     }
 }
