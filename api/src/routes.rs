@@ -229,11 +229,6 @@ const SERVED_SHARED_POST: &[(&str, Handler)] = &[
     ("/cluster/nodes/{id}/replace", Handler::Cluster(ClusterRoute::Replace)),
 ];
 
-/// Paths that both ports have and that wait for later work.
-const LATER_SHARED_GET: &[&str] = &[];
-
-const LATER_SHARED_POST: &[&str] = &[];
-
 /// Paths that both ports have for any method.
 const SERVED_SHARED_ANY: &[(&str, Handler)] = &[
     ("/plugins/{plugin}/", Handler::PluginCall),
@@ -305,7 +300,6 @@ impl Routes {
         for (path, handler) in SERVED_MANAGER_GET {
             put(&mut routes.manager_get, path, Behind::Handler(*handler));
         }
-        routes.later_shared(LATER_SHARED_GET, LATER_SHARED_POST);
         for (path, handler) in SERVED_SHARED_ANY {
             put(&mut routes.any, path, Behind::Handler(*handler));
         }
@@ -444,12 +438,6 @@ mod tests {
             assert_eq!(routes.find_manager(&Method::POST, path), Found::Handler(found, params));
             assert!(Rights::names(path), "{path} names no right");
         }
-        for path in LATER_SHARED_GET {
-            assert_eq!(routes.find(&Method::GET, path), Found::NotYet, "{path}");
-        }
-        for path in LATER_SHARED_POST {
-            assert_eq!(routes.find(&Method::POST, path), Found::NotYet, "{path}");
-        }
         for method in [Method::GET, Method::POST, Method::PUT, Method::DELETE] {
             let found = routes.find(&method, "/plugins/p/x/y");
             assert!(matches!(found, Found::Handler(Handler::PluginCall, _)), "{found:?}");
@@ -507,13 +495,6 @@ mod tests {
         let Found::Handler(Handler::Page, _) = find(Method::GET, "/web/assets/a.js") else {
             panic!("a page below /web is not found");
         };
-        for path in LATER_SHARED_GET {
-            assert_eq!(find(Method::GET, path), Found::NotYet, "{path}");
-        }
-        for path in LATER_SHARED_POST {
-            assert_eq!(find(Method::POST, path), Found::NotYet, "{path}");
-            assert!(Rights::names(path), "{path} names no right");
-        }
         for (method, path) in [
             (Method::POST, "/message/send"),
             (Method::POST, "/user/token"),

@@ -313,11 +313,7 @@ impl Stuff {
 
     fn stream_replies(&self) -> Vec<Reply> {
         let text = self.name.clone();
-        let place = EventPlace {
-            seq: self.number,
-            status: text.clone(),
-            from: text.clone(),
-        };
+        let place = EventPlace { seq: self.number, status: text.clone(), from: text.clone() };
         let head = Head { from: text.clone(), owner: self.channel(), ..Head::default() };
         let lane = LaneView {
             key: text.to_string(),

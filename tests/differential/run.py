@@ -112,6 +112,8 @@ class Side:
         answers = lambda f: f.get("id") == ident if conn.json else f.get("frame") == "SENDACK" and f["client_seq"] == call.client_seq
         ack = conformance.plain(await conn.take(answers, 8000, "SENDACK", lambda f: True))
         self.names.ids[call.number] = ack["message_id"]
+        if self.name == "theirs" and ack["reason"] == 15:
+            raise Breakdown("system error")
         return {"reason": ack["reason"], "seq": ack["seq"]}
 
     def pushed(self):
