@@ -269,7 +269,7 @@ keys! {
     VISITORS_ON = dead("customerService.visitorsOn");
 
     WEBHOOK_HTTP = text("webhook.httpAddr", "", "URL that events are posted to");
-    WEBHOOK_GRPC = text("webhook.grpcAddr", "", "ip:port of a gRPC receiver; wins over httpAddr").later();
+    WEBHOOK_GRPC = text("webhook.grpcAddr", "", "ip:port of a gRPC receiver; wins over httpAddr");
     WEBHOOK_INTERVAL = time("webhook.msgNotifyEventPushInterval", "500ms", ms(1), s(3600), "msg.notify events are collected for so long");
     WEBHOOK_BATCH = int("webhook.msgNotifyEventCountPerPush", "100", 1, 100_000, "messages in one msg.notify event");
     WEBHOOK_RETRY = int("webhook.msgNotifyEventRetryMaxCount", "5", 1, ANY, "tries of one event that the receiver refuses, before its messages are tried one by one; what is not taken is tried on, up to outboxTimeMax");
@@ -277,7 +277,7 @@ keys! {
     WEBHOOK_SECRET = text("webhook.secret", "", "signs events over HTTP: X-Jindou-Signature is the hexadecimal HMAC-SHA256 of X-Jindou-Timestamp (Unix seconds), a dot and the body; empty: unsigned").secret();
     WEBHOOK_OUTBOX = bytes("webhook.outboxMax", "1GiB", MIB, 1 << 40, "events that wait on disk for the receiver, in bytes, an equal share for each slot; beyond it the oldest are given up; equal on all nodes");
     WEBHOOK_OUTBOX_TIME = time("webhook.outboxTimeMax", "24h", s(1), s(30 * DAY), "and for how long they wait");
-    DATASOURCE_ADDR = text("datasource.addr", "", "URL of a source of members, lists and system uids").later();
+    DATASOURCE_ADDR = text("datasource.addr", "", "URL of a back end that is asked once for the system accounts; those of the API count, too");
     DATASOURCE_CHANNEL = dead("datasource.channelInfoOn");
     AGENT_HTTP = text("agent.webhook.httpAddr", "", "URL that messages of agent channels are posted to");
     AGENT_BATCH = int("agent.webhook.maxPushCount", "50", 1, 100_000, "messages in one such post");

@@ -237,7 +237,7 @@ pub struct Outside {
     pub webhook_focus: Vec<String>,
     /// Offline events gzip their uid list above so many uids; `None`, the default: never.
     pub webhook_compress_above: Option<usize>,
-    /// URL of a source of members, lists and system uids.
+    /// URL of a back end that knows the system accounts.
     pub datasource: Option<String>,
     /// URL that messages of agent channels are posted to.
     pub agent_webhook: Option<String>,

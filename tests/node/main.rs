@@ -17,9 +17,11 @@ mod conformance;
 mod doors;
 mod durability;
 mod fsync;
+mod grpc;
 mod hostile;
 mod order;
 mod programs;
+mod receiver;
 mod restart;
 mod routes;
 mod sdk;
@@ -28,5 +30,6 @@ mod streams;
 #[path = "../support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "the targets that share it use different parts")]
 mod support;
+mod webhooks;
 mod workload;
 mod wss;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use super::{grpc::GrpcPost, http::HttpPost};
+
 /// Why the receiver has not taken a call.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum CallError {
@@ -16,12 +18,27 @@ pub(super) enum CallError {
 }
 
 /// A way to the receiver, of one thread.
-pub(super) trait Post: Send {
+pub(super) trait Post {
     /// Calls the receiver; success means that it has taken the body.
     fn post(&mut self, event: &str, body: &Bytes) -> Result<(), CallError>;
+}
 
-    /// The same way, for another thread.
-    fn another(&self) -> Box<dyn Post>;
+/// How the receiver is reached; each thread opens it for itself.
+#[derive(Clone)]
+pub(super) enum Way {
+    Http(HttpPost),
+    /// Host and port.
+    Grpc(String),
+}
+
+impl Way {
+    /// The way of this thread.
+    pub(super) fn open(&self) -> Box<dyn Post> {
+        match self {
+            Self::Http(post) => Box::new(post.clone()),
+            Self::Grpc(addr) => Box::new(GrpcPost::new(addr)),
+        }
+    }
 }
 
 const FIRST: Duration = Duration::from_secs(1);
@@ -29,13 +46,13 @@ const MAX: Duration = Duration::from_secs(15);
 
 /// Pauses between tries: from one second, doubled, to fifteen.
 #[derive(Debug, Default)]
-pub(super) struct Backoff {
+pub(crate) struct Backoff {
     last: Option<Duration>,
 }
 
 impl Backoff {
     /// The pause after one more failure.
-    pub(super) fn next(&mut self) -> Duration {
+    pub(crate) fn next(&mut self) -> Duration {
         let next = self.last.map_or(FIRST, |last| (last * 2).min(MAX));
         self.last = Some(next);
         next

@@ -17,7 +17,8 @@ const TOTAL_MAX: Duration = Duration::from_secs(30);
 /// What of an answer's body is read, so that the connection can be used again.
 const ANSWER_SIZE_MAX: u64 = 64 << 10;
 
-/// The way to one URL.
+/// The way to one URL. Its copies share their connections.
+#[derive(Clone)]
 pub(super) struct HttpPost {
     agent: Agent,
     url: String,
@@ -60,11 +61,6 @@ impl Post for HttpPost {
             408 | 429 | 502..=504 => Err(CallError::Away(format!("status {status}"))),
             _ => Err(CallError::Refused(format!("status {status}"))),
         }
-    }
-
-    fn another(&self) -> Box<dyn Post> {
-        let (agent, url, secret) = (self.agent.clone(), self.url.clone(), self.secret.clone());
-        Box::new(Self { agent, url, secret })
     }
 }
 

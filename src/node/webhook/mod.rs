@@ -11,6 +11,7 @@
 
 mod batches;
 mod call;
+mod grpc;
 mod http;
 mod singles;
 
@@ -33,7 +34,7 @@ use jindou_core::{
 };
 use jindou_net::Handle;
 
-use self::{batches::Batches, call::Post, http::HttpPost, singles::Singles};
+use self::{batches::Batches, call::Way, http::HttpPost, singles::Singles};
 use super::{Running, health::NodeHealth};
 use crate::config::{Config, Outside};
 
@@ -198,7 +199,7 @@ impl Webhooks {
         let wanted = Wanted::new(outside);
         let is_on = wanted.tells != 0 || wanted.status;
         let queues = match is_on.then(|| general(outside)).flatten() {
-            Some(post) => Some(Arc::new(start_threads(config, &desk, post)?)),
+            Some(way) => Some(Arc::new(start_threads(config, &desk, &way)?)),
             None => None,
         };
         Ok(Self { queues, desk, taken: taken.into() })
@@ -234,62 +235,48 @@ impl Webhooks {
     }
 }
 
-/// The receiver of everything but the messages of agents.
-fn general(outside: &Outside) -> Option<Box<dyn Post>> {
-    let secret = outside.webhook_secret.clone();
+/// The receiver of everything but the messages of agents. gRPC wins over HTTP.
+fn general(outside: &Outside) -> Option<Way> {
+    if let Some(addr) = &outside.webhook_grpc {
+        return Some(Way::Grpc(addr.clone()));
+    }
     let url = outside.webhook_http.as_deref()?;
-    Some(Box::new(HttpPost::new(url, secret)))
+    Some(Way::Http(HttpPost::new(url, outside.webhook_secret.clone())))
 }
 
-fn start_threads(config: &Config, desk: &Desk, post: Box<dyn Post>) -> anyhow::Result<Queues> {
+fn start_threads(config: &Config, desk: &Desk, way: &Way) -> anyhow::Result<Queues> {
     let outside = &config.outside;
     let (notify, notify_queue) = flume::unbounded();
     let (offline, offline_queue) = flume::unbounded();
     let (status, status_queue) = flume::unbounded();
+    let node = NodeId(config.cluster.node_id.into());
     for n in 0..OFFLINE_THREAD_COUNT {
-        let singles = Singles {
-            queue: offline_queue.clone(),
-            post: post.another(),
-            desk: desk.clone(),
-            compress_above: outside.webhook_compress_above,
-            node: NodeId(config.cluster.node_id.into()),
-        };
-        spawn(format!("offline-{n}"), move || singles.run())?;
+        let (queue, way, desk) = (offline_queue.clone(), way.clone(), desk.clone());
+        let compress_above = outside.webhook_compress_above;
+        spawn(format!("offline-{n}"), move || {
+            Singles { queue, post: way.open(), desk, compress_above, node }.run();
+        })?;
     }
+    let batches = |event, queue, way: Way, count_max, interval| {
+        let desk = desk.clone();
+        move || Batches { event, queue, post: way.open(), desk, count_max, interval }.run()
+    };
+    let interval = outside.webhook_interval;
     let agents = match outside.agent_webhook.as_deref() {
         Some(url) => {
             let (agents, queue) = flume::unbounded();
-            let batches = Batches {
-                event: NOTIFY,
-                queue,
-                post: Box::new(HttpPost::new(url, outside.webhook_secret.clone())),
-                desk: desk.clone(),
-                count_max: outside.agent_batch_max,
-                interval: outside.webhook_interval,
-            };
-            spawn("notify-agents".to_owned(), move || batches.run())?;
+            // Always HTTP.
+            let way = Way::Http(HttpPost::new(url, outside.webhook_secret.clone()));
+            let run = batches(NOTIFY, queue, way, outside.agent_batch_max, interval);
+            spawn("notify-agents".to_owned(), run)?;
             Some(agents)
         }
         None => None,
     };
-    let batches = Batches {
-        event: STATUS,
-        queue: status_queue,
-        post: post.another(),
-        desk: desk.clone(),
-        count_max: STATUS_COUNT_MAX,
-        interval: STATUS_INTERVAL,
-    };
-    spawn("status".to_owned(), move || batches.run())?;
-    let batches = Batches {
-        event: NOTIFY,
-        queue: notify_queue,
-        post,
-        desk: desk.clone(),
-        count_max: outside.webhook_batch_max,
-        interval: outside.webhook_interval,
-    };
-    spawn("notify".to_owned(), move || batches.run())?;
+    let run = batches(STATUS, status_queue, way.clone(), STATUS_COUNT_MAX, STATUS_INTERVAL);
+    spawn("status".to_owned(), run)?;
+    let run = batches(NOTIFY, notify_queue, way.clone(), outside.webhook_batch_max, interval);
+    spawn("notify".to_owned(), run)?;
     Ok(Queues { notify, agents, offline, status })
 }
 
