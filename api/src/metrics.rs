@@ -292,6 +292,11 @@ fn render(
             webhooks.given_up,
             "Events given up after having been tried for too long.",
         ),
+        (
+            "jindou_datasource_failures_total",
+            process.datasource_failures,
+            "Questions that the datasource has not answered.",
+        ),
     ] {
         page.put(Opts::new(name, help), Counter, value)?;
     }

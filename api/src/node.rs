@@ -129,6 +129,8 @@ pub struct Process {
     pub log_dropped: u64,
     /// The sender of webhooks.
     pub webhooks: WebhookFigures,
+    /// Questions that the datasource has not answered; each is repeated.
+    pub datasource_failures: u64,
 }
 
 /// What the sender of webhooks has counted since the start.

@@ -4,13 +4,13 @@
 //! driver (for real: `jindou-net` and `src/`; in tests: a simulator) gathers the one and performs
 //! the other, in order.
 
-use std::{net::SocketAddr, ops::Range};
+use std::{net::SocketAddr, ops::Range, sync::Arc};
 
 use bytes::Bytes;
 
 use crate::{
     envelope::Envelope,
-    id::{ConnId, LogId, NodeId, ShardId, SlotId},
+    id::{ConnId, LogId, Name, NodeId, ShardId, SlotId},
     notice::Telling,
     request::{Reply, Request, RequestToken, Target},
     row::{Persist, Read, Rows, SlotRows},
@@ -196,6 +196,11 @@ pub enum Event {
         life: u64,
         /// [`Telling::number`].
         number: u64,
+    },
+    /// The datasource has named system accounts: they count beside those of group 0.
+    SystemsSourced {
+        /// Their uids.
+        uids: Arc<[Name]>,
     },
 }
 

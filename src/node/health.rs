@@ -48,6 +48,8 @@ pub(super) struct NodeHealth {
     /// Bytes of the data directory, as last counted.
     pub(super) disk_size: AtomicU64,
     pub(super) webhooks: webhook::Figures,
+    /// Questions that the datasource has not answered.
+    pub(super) datasource_failures: AtomicU64,
     pub(super) io_uring: bool,
     pub(super) started_ms: i64,
 }
@@ -66,6 +68,7 @@ impl NodeHealth {
             fault: OnceLock::new(),
             disk_size: AtomicU64::new(0),
             webhooks: webhook::Figures::default(),
+            datasource_failures: AtomicU64::new(0),
             io_uring,
             started_ms,
         }

@@ -2,6 +2,7 @@
 
 mod certificate;
 mod cluster;
+mod datasource;
 mod executor;
 mod guard;
 mod health;
@@ -32,6 +33,7 @@ use signal_hook::{
 
 use self::{
     cluster::{ClusterParts, Post},
+    datasource::Datasource,
     guard::{Cause, Guard},
     health::NodeHealth,
     listeners::Listeners,
@@ -79,6 +81,7 @@ pub fn run(config: &Config, serving: impl FnOnce() + Send + 'static) -> anyhow::
     let storage = open_storage(config, &health, &guard, senders, &running)?;
     process::count_disk(config.data_dir.clone(), health.clone())?;
     let webhooks = Webhooks::start(config, shard_count, &running, &health)?;
+    let datasource = Datasource::start(&config.outside, shard_count, &running, &health)?;
     let parts = Parts {
         settings: core,
         api: settings::api(config),
@@ -104,6 +107,7 @@ pub fn run(config: &Config, serving: impl FnOnce() + Send + 'static) -> anyhow::
         serving: tell_serving(shard_count, serving)?,
         tls: tls.clone(),
         webhooks,
+        datasource,
     };
     let shards = jindou_net::start(
         &ShardsSettings {

@@ -70,6 +70,7 @@ pub(super) fn read(health: &NodeHealth) -> Process {
         threads: status_number(&status, "Threads:"),
         disk_size: health.disk_size.load(Ordering::Relaxed),
         webhooks: health.webhooks.read(),
+        datasource_failures: health.datasource_failures.load(Ordering::Relaxed),
         io_uring: health.io_uring,
         log_dropped: crate::log::dropped(),
     }

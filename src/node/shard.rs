@@ -24,6 +24,7 @@ use jindou_storage::{LogStorage, StateStorage, completions};
 use super::{
     Running,
     cluster::{ClusterParts, Inbound, LinkTransport, Office},
+    datasource::Datasource,
     executor::{NodeExecutor, ShardGroups, drain_completions},
     guard::{Cause, Guard},
     health::NodeHealth,
@@ -72,6 +73,7 @@ pub(super) struct Parts {
     /// Told by each shard when it accepts clients.
     pub(super) serving: flume::Sender<()>,
     pub(super) webhooks: Webhooks,
+    pub(super) datasource: Datasource,
 }
 
 /// The rules as the driver turns them.
@@ -158,6 +160,7 @@ async fn run_to_end(
         webhooks: parts.webhooks.clone(),
     };
     parts.webhooks.listen(&handle, id);
+    parts.datasource.listen(&handle, id.0.into());
     let driver = Driver::new(context, rules, executor)?;
     keep_time(&handle, &groups);
     let opening = async {

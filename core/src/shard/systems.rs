@@ -27,6 +27,8 @@ pub(crate) struct Systems {
     /// The entry of group 0 whose list this is; `None`: nobody has told.
     version: Option<u64>,
     uids: Set<Name>,
+    /// Those that this node's datasource has named.
+    sourced: Set<Name>,
 }
 
 /// The key of group 0 of a system account.
@@ -37,7 +39,7 @@ pub(super) fn key_of(uid: &str) -> String {
 impl Shard {
     /// Whether a uid is `____system` or was made a system account.
     pub(super) fn is_system(&self, uid: &str) -> bool {
-        uid == SYSTEM_UID || self.systems.uids.contains(uid)
+        uid == SYSTEM_UID || self.systems.uids.contains(uid) || self.systems.sourced.contains(uid)
     }
 
     /// Adds or removes system accounts; group 0 is led here.
@@ -101,7 +103,13 @@ impl Shard {
     /// Somebody tells the list. The newest one stands.
     pub(super) fn on_systems(&mut self, version: u64, uids: Vec<Name>) {
         if self.systems.version.is_none_or(|known| known <= version) {
-            self.systems = Systems { version: Some(version), uids: uids.into_iter().collect() };
+            self.systems.version = Some(version);
+            self.systems.uids = uids.into_iter().collect();
         }
+    }
+
+    /// The datasource has answered (http-api.md §20).
+    pub(super) fn on_systems_sourced(&mut self, uids: &[Name]) {
+        self.systems.sourced = uids.iter().cloned().collect();
     }
 }

@@ -34,6 +34,7 @@ use jindou_core::{
 };
 use jindou_net::Handle;
 
+pub(super) use self::call::Backoff;
 use self::{batches::Batches, call::Way, http::HttpPost, singles::Singles};
 use super::{Running, health::NodeHealth};
 use crate::config::{Config, Outside};
