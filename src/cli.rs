@@ -9,6 +9,7 @@ use clap::{Parser, Subcommand};
 
 use crate::admin::ClusterArgs;
 use crate::config::Sources;
+use crate::import::ImportArgs;
 
 /// A message server that WuKongIM v2.2.5 clients, back ends and deployments use unchanged.
 #[derive(Debug, Parser)]
@@ -87,6 +88,8 @@ pub enum Command {
     Stop,
     /// Look at a running cluster, and change it
     Cluster(ClusterArgs),
+    /// Copy users, channels, histories and conversations from a running v2.2.5
+    Import(ImportArgs),
     /// Put load on a server and measure it: send, fanout, idle
     #[command(disable_help_flag = true)]
     Bench {

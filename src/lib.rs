@@ -7,6 +7,7 @@ pub mod admin;
 pub mod cli;
 pub mod config;
 pub mod daemon;
+pub mod import;
 pub mod log;
 pub mod memory;
 pub mod node;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use jindou::cli::{Cli, Command};
-use jindou::{admin, config, daemon, log, node};
+use jindou::{admin, config, daemon, import, log, node};
 
 /// Decision 0012.
 #[global_allocator]
@@ -35,6 +35,7 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
         Some(Command::Cluster(args)) => {
             admin::run(args, &cli.sources(), &mut std::io::stdout().lock())
         }
+        Some(Command::Import(args)) => import::run(args, &mut std::io::stdout().lock()),
         Some(Command::Config { example: true }) => {
             print!("{}", config::example());
             Ok(())

@@ -228,6 +228,7 @@ impl<N: Node> Api<N> {
             Handler::Series => Ok(HttpResponse::json(StatusCode::OK, "[]".into())),
             Handler::Page => Ok(manager::page("/web/")),
             Handler::MigrateResult => migrate::result(),
+            Handler::Import(route) => migrate::answer(self, call, route).await,
             Handler::Docs(page) => docs::answer(self, page),
             Handler::Plugins => plugin::plugins(),
             Handler::PluginCall => Ok(plugin::call()),

@@ -40,7 +40,7 @@ impl HeaderBody {
         self.sync_once == 1
     }
 
-    fn flags(&self) -> u8 {
+    pub(crate) fn flags(&self) -> u8 {
         [
             (self.no_persist, flag::NO_PERSIST),
             (self.red_dot, flag::RED_DOT),

@@ -5,7 +5,7 @@ use http::Method;
 use jindou_core::channel_info::ListChange;
 use matchit::Router;
 
-use crate::{cluster::ClusterRoute, data::DataRoute, docs::DocsPage};
+use crate::{cluster::ClusterRoute, data::DataRoute, docs::DocsPage, migrate::ImportRoute};
 
 /// What answers a path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +62,7 @@ pub(crate) enum Handler {
     Series,
     Page,
     MigrateResult,
+    Import(ImportRoute),
     Docs(DocsPage),
     Plugins,
     PluginCall,
@@ -206,7 +207,7 @@ const SERVED_SHARED_GET: &[(&str, Handler)] = &[
     ("/cluster/messages", Handler::Data(DataRoute::Messages)),
 ];
 
-/// As [`SERVED_SHARED_GET`]; the last three are not v2's. Each names the right that it asks for in
+/// As [`SERVED_SHARED_GET`]; the last eight are not v2's. Each names the right that it asks for in
 /// `manager/rights.rs`.
 const SERVED_SHARED_POST: &[(&str, Handler)] = &[
     ("/manager/login", Handler::Login),
@@ -227,6 +228,11 @@ const SERVED_SHARED_POST: &[(&str, Handler)] = &[
     ("/cluster/nodes/{id}/remove", Handler::Cluster(ClusterRoute::Remove)),
     ("/cluster/nodes/{id}/keep", Handler::Cluster(ClusterRoute::Keep)),
     ("/cluster/nodes/{id}/replace", Handler::Cluster(ClusterRoute::Replace)),
+    ("/migrate/messages", Handler::Import(ImportRoute::Messages)),
+    ("/migrate/conversations", Handler::Import(ImportRoute::Conversations)),
+    ("/migrate/conversations/read", Handler::Import(ImportRoute::ReadConversations)),
+    ("/migrate/devices", Handler::Import(ImportRoute::Devices)),
+    ("/migrate/list", Handler::Import(ImportRoute::List)),
 ];
 
 /// Paths that both ports have for any method.

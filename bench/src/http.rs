@@ -19,13 +19,20 @@ const SILENCE_MAX: Duration = Duration::from_secs(60);
 pub struct Api<'a> {
     base: &'a str,
     token: Option<&'a str>,
+    login: Option<&'a str>,
 }
 
 impl<'a> Api<'a> {
     /// The API at `base` (`http://HOST:PORT`, with or without a path; `http://` and `:80` may be
     /// left out), which `token` opens (the header `token`).
     pub fn new(base: &'a str, token: Option<&'a str>) -> Api<'a> {
-        Api { base, token }
+        Api { base, token, login: None }
+    }
+
+    /// The same API with the token of a manager's log-in.
+    #[must_use]
+    pub fn with_login(self, login: Option<&'a str>) -> Api<'a> {
+        Api { login, ..self }
     }
 
     /// POSTs JSON; any status but 200 is an error.
@@ -63,12 +70,14 @@ impl<'a> Api<'a> {
             None => (rest, String::new()),
         };
         let token = self.token.map(|token| format!("token: {token}\r\n")).unwrap_or_default();
+        let login = self.login.map(|login| format!("Authorization: Bearer {login}\r\n"));
+        let login = login.unwrap_or_default();
         let head = format!(
             "{method} {root}{path} HTTP/1.1\r\nHost: {authority}\r\nConnection: close\r\n\
-             Content-Type: application/json\r\n{token}Content-Length: {}\r\n\r\n",
+             Content-Type: application/json\r\n{token}{login}Content-Length: {}\r\n\r\n",
             body.len()
         );
-        let lines = 6 + usize::from(self.token.is_some());
+        let lines = 6 + usize::from(self.token.is_some()) + usize::from(self.login.is_some());
         let is_one_head = head.bytes().filter(|byte| *byte == b'\n').count() == lines;
         ensure!(is_one_head, "the address or the token holds a line break");
         let mut socket = connect(authority)?;

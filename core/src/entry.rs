@@ -10,6 +10,7 @@ use rkyv::{Archive, Deserialize, Serialize, rancor};
 use crate::{
     channel_info::{ChannelInfo, List, ListChange},
     id::{ChannelId, Name},
+    import::Import,
     message::is_stream,
     stream::StreamEvent,
 };
@@ -290,6 +291,8 @@ pub enum Command {
         /// [`crate::notice::NoticeRow::total`] of that one.
         total: u64,
     },
+    /// Writes a piece of an import from another server.
+    Import(Box<Import>),
 }
 
 /// Which channel wants a client number.

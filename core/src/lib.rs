@@ -19,6 +19,8 @@ pub mod entry;
 #[expect(missing_docs, reason = "rkyv derives twins of the enums without docs")]
 pub mod envelope;
 pub mod id;
+#[expect(missing_docs, reason = "rkyv derives twins of the enums without docs")]
+pub mod import;
 pub mod link;
 pub mod map;
 pub mod message;

@@ -9,6 +9,7 @@ use crate::{
     code::Code,
     entry::{AsCount, AsText, AsTexts, NamedTimes, Shared, StreamClaim},
     id::{ChannelId, ConnId, Name, NodeId, ShardId, SlotId},
+    import::Import,
     message::SharedMessage,
     row::{Conversation, Digest, DigestQuery, Sought},
     scan::{Scan, ScanPage},
@@ -271,6 +272,9 @@ pub enum Request {
     },
     /// To the slot that it names (`Target::Slot`) → [`Reply::Scanned`].
     Scan(Box<Scan>),
+    /// By [`Import::id`] → [`Reply::Done`]; for messages [`Reply::LastSeq`]: the channel's last seq
+    /// after it.
+    Import(Box<Import>),
 }
 
 /// A key of the cluster's own state and what it becomes.
@@ -445,6 +449,7 @@ impl Request {
             }
             Self::SetToken { token, .. } => token.len(),
             Self::Scan(scan) => scan.size(),
+            Self::Import(import) => import.size(),
             Self::QuitDevices { device_flags, .. } => device_flags.len(),
             Self::WriteClusterKeys { entries } => {
                 entries.iter().map(|entry| entry.key.len() + entry.value.len()).sum()

@@ -19,6 +19,7 @@ mod durability;
 mod fsync;
 mod grpc;
 mod hostile;
+mod import;
 mod order;
 mod programs;
 mod receiver;

@@ -118,6 +118,11 @@ const BOTH: &[(&str, &str)] = &[
     ("GET", "/cluster/channels/{channel}/{kind}/replicas"),
     ("GET", "/cluster/channels/{channel}/{kind}/localReplica"),
     ("GET", "/cluster/devtools/checkLogConflict"),
+    ("POST", "/migrate/messages"),
+    ("POST", "/migrate/conversations"),
+    ("POST", "/migrate/conversations/read"),
+    ("POST", "/migrate/devices"),
+    ("POST", "/migrate/list"),
     ("GET", "/plugins/p/x"),
     ("POST", "/plugins/p/x/y"),
     ("PUT", "/plugins/p/x"),
@@ -223,7 +228,8 @@ const FIELDS: &str = "uid uids token device_flag device_level plugin_no channel_
     pull_mode message_ids message_id message_seqs message_seq event_summary_mode include_event_meta \
     last_message_seq version last_msg_seqs msg_count only_unread exclude_channel_types channels unread conn_id \
     node_id op_node_id username password addr no task migrate_from migrate_to config event_id event_type \
-    event_key visibility occurred_at from_msg_event_seq stream setting topic";
+    event_key visibility occurred_at from_msg_event_seq stream setting topic \
+    messages conversations devices list readed_to_msg_seq deleted_to_msg_seq created_at updated_at timestamp";
 
 /// Values of every kind, as JSON text.
 fn values() -> Vec<String> {

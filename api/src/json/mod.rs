@@ -104,7 +104,7 @@ pub(crate) use body;
 pub fn fuzz_body(bytes: &[u8]) {
     use crate::{
         channel, cluster, command_sync, connection, conversation, data, history, list, lookup,
-        manager, message, plugin, stream, sync_messages, system_accounts, tag, user,
+        manager, message, migrate, plugin, stream, sync_messages, system_accounts, tag, user,
     };
 
     fn one<T: Field + Default>(bytes: &[u8]) {
@@ -146,6 +146,11 @@ pub fn fuzz_body(bytes: &[u8]) {
     one::<conversation::SyncBody>(bytes);
     one::<conversation::ByChannelsBody>(bytes);
     one::<conversation::UidBody>(bytes);
+    one::<migrate::ImportMessagesBody>(bytes);
+    one::<migrate::ImportConversationsBody>(bytes);
+    one::<migrate::ReadConversationsBody>(bytes);
+    one::<migrate::ImportDevicesBody>(bytes);
+    one::<migrate::ImportListBody>(bytes);
     let _ = base64::decode(bytes);
     let _ = to_json(&String::from_utf8_lossy(bytes));
     conversation::fuzz_last_seqs(&String::from_utf8_lossy(bytes));

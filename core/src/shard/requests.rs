@@ -293,6 +293,10 @@ impl Shard {
                     self.read(slot, Read::Scan(scan), Purpose::Api(caller));
                 }
             }
+            Request::Import(import) => {
+                let id = import.id().clone();
+                self.propose_for(caller, &id, vec![Command::Import(import)]);
+            }
             Request::WriteClusterKeys { entries } => self.write_cluster_keys(caller, entries),
             Request::ReadClusterKeys { prefix } => {
                 if self.reads_or_fails(caller, CLUSTER_SLOT)

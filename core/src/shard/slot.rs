@@ -260,6 +260,7 @@ pub(crate) fn command_size(command: &Command) -> usize {
             96 + positions.iter().map(|(channel, _)| 32 + channel.id.len()).sum::<usize>()
         }
         Command::TellStatus { item } => 64 + item.len(),
+        Command::Import(import) => import.size(),
         Command::TakeHanded { .. }
         | Command::SetInfo { .. }
         | Command::Disband { .. }

@@ -3,6 +3,7 @@
 use crate::{
     entry::ConversationAction,
     id::{COMMAND_SUFFIX, ChannelId, Name},
+    import::ImportedConversation,
     map::Map,
     row::{Conversation, Dated, Device, Row, Times, UserRows},
 };
@@ -113,6 +114,22 @@ impl User {
         self.conversations.insert(channel.clone(), row);
         let uid = self.uid.clone();
         rows.push(Row::Conversation { uid, channel, conversation: Some(row) });
+    }
+
+    /// A conversation becomes what an import says.
+    pub(crate) fn put_conversation(&mut self, new: &ImportedConversation, rows: &mut Vec<Row>) {
+        let channel = ChannelId::from(&new.channel);
+        let old = self.conversations.get(&channel).copied();
+        let row = Conversation {
+            read_to: new.read_to,
+            deleted_to: new.deleted_to,
+            created_ms: new.created_ms,
+            updated_ms: new.updated_ms,
+            handed_to: old.map_or(0, |row| row.handed_to),
+        };
+        if old != Some(row) {
+            self.write(channel, row, rows);
+        }
     }
 
     /// Carries out one change; a read position never moves back but by `Reopen` (G10).

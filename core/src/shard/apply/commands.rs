@@ -170,6 +170,7 @@ impl Shard {
             Command::StreamEvent(event) => {
                 self.apply_event((slot, index), &event, time_ms, gathered)
             }
+            Command::Import(import) => self.apply_import(*import, time_ms, gathered),
             Command::ClaimStream(claim) => self.apply_claim(&claim, time_ms, gathered),
             Command::OpenCommands { base, uids } => {
                 for change in Self::changes_of_openings(&ChannelId::from(&base), uids) {

@@ -5,6 +5,7 @@
 //! nodes, or another slot.
 
 mod commands;
+mod import;
 mod streams;
 
 use super::{
@@ -20,8 +21,9 @@ use crate::{
     entry::{self, Command, ConversationChange, Entry, EntryHead, NewMessage},
     envelope::Except,
     id::{ChannelId, LogId, Name, SlotId},
+    import::Import,
     map::Map,
-    message::SharedMessage,
+    message::{SharedMessage, is_stream},
     row::{DedupeRecord, Persist, Row},
     stream::StreamKey,
 };
@@ -359,6 +361,7 @@ fn for_each_row<'a>(commands: &'a [Command], mut f: impl FnMut(Needed<'a>)) {
             Command::ClaimStream(claim) => {
                 f(Needed::Stream(StreamKey::claim(claim.client_msg_no.clone())));
             }
+            Command::Import(import) => need_import(import, &mut f),
             Command::OutboxDone { .. }
             | Command::SetClusterKey { .. }
             | Command::WriteClusterKey { .. }
@@ -368,6 +371,23 @@ fn for_each_row<'a>(commands: &'a [Command], mut f: impl FnMut(Needed<'a>)) {
             | Command::TellStatus { .. }
             | Command::NoticesDone { .. } => {}
         }
+    }
+}
+
+fn need_import<'a>(import: &'a Import, f: &mut impl FnMut(Needed<'a>)) {
+    match import {
+        Import::Messages { channel, messages } => {
+            let channel = ChannelId::from(channel);
+            for message in messages {
+                if is_stream(message.setting, &message.client_msg_no) {
+                    let number = message.client_msg_no.clone();
+                    f(Needed::Stream(StreamKey::new(channel.clone(), number)));
+                }
+            }
+            f(Needed::Channel(channel));
+        }
+        Import::List { channel, .. } => f(Needed::Channel(channel.into())),
+        Import::Conversations { uid, .. } | Import::Device { uid, .. } => f(Needed::User(uid)),
     }
 }
 
