@@ -90,7 +90,8 @@ impl Bench {
                     | Effect::LeaderKnown { .. }
                     | Effect::ClusterKey { .. }
                     | Effect::Warn(_)
-                    | Effect::Tell(_) => {}
+                    | Effect::Tell(_)
+                    | Effect::AskSystems => {}
                 }
             }
         }

@@ -197,10 +197,10 @@ pub enum Event {
         /// [`Telling::number`].
         number: u64,
     },
-    /// The datasource has named system accounts: they count beside those of group 0.
+    /// The datasource has been asked for system accounts, at the start or by [`Effect::AskSystems`].
     SystemsSourced {
-        /// Their uids.
-        uids: Arc<[Name]>,
+        /// Their uids, which count beside those of group 0; `None`: it has not answered.
+        uids: Option<Arc<[Name]>>,
     },
 }
 
@@ -290,6 +290,9 @@ pub enum Effect {
     /// Something to tell the receiver of webhooks. Bounded: a slot has a window of them under way,
     /// until [`Event::Told`].
     Tell(Telling),
+    /// A send hangs on what the datasource says: it is to be asked now.
+    /// [`Event::SystemsSourced`] answers.
+    AskSystems,
 }
 
 /// Events of one step.
@@ -376,4 +379,6 @@ pub trait Executor {
     fn warn(&mut self, text: &str);
     /// [`Effect::Tell`].
     fn tell(&mut self, telling: Telling);
+    /// [`Effect::AskSystems`].
+    fn ask_systems(&mut self);
 }

@@ -76,6 +76,8 @@ pub struct Settings {
     pub notices_size_max: u64,
     /// How long they are kept.
     pub notice_ms_max: i64,
+    /// A datasource knows system accounts (http-api.md §20).
+    pub has_datasource: bool,
 }
 
 impl Default for Settings {
@@ -114,6 +116,7 @@ impl Default for Settings {
             tells_status: false,
             notices_size_max: 16 << 20,
             notice_ms_max: 24 * 3_600_000,
+            has_datasource: false,
         }
     }
 }

@@ -228,6 +228,7 @@ impl<M: Machine, E: Executor> Driver<M, E> {
                 Effect::Read { id, slot, read } => self.executor.read(id, slot, read),
                 Effect::Warn(text) => self.executor.warn(&text),
                 Effect::Tell(telling) => self.executor.tell(telling),
+                Effect::AskSystems => self.executor.ask_systems(),
             }
         }
         self.outbox.clear();

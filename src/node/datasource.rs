@@ -1,6 +1,7 @@
 //! The datasource (http-api.md §20): a back end that knows the system accounts. As in v2.2.5 it is
 //! asked for them once, and what it says holds as long as the process lives; of its other questions
-//! none is ever asked.
+//! none is ever asked. A thread asks at the start, after pauses, and when a shard is about to refuse a
+//! send: the shard waits for the answer, but not long.
 
 use std::{
     sync::{Arc, OnceLock, atomic::Ordering},
@@ -18,9 +19,6 @@ use crate::config::Outside;
 
 /// The question, as v2 writes it.
 const QUESTION: &str = r#"{"cmd":"getSystemUIDs","data":{}}"#;
-/// How long the start of the node waits for the first answer: clients that come at once should
-/// find it there. v2 has whoever sends first wait.
-const FIRST_MAX: Duration = Duration::from_secs(2);
 const CALL_MAX: Duration = Duration::from_secs(10);
 const ANSWER_SIZE_MAX: u64 = 4 << 20;
 /// As many system accounts as a cluster may have.
@@ -30,8 +28,12 @@ const COUNT_MAX: usize = 10_000;
 #[derive(Clone)]
 pub(super) struct Datasource {
     /// By shard.
-    answers: Arc<[flume::Receiver<Arc<[Name]>>]>,
+    answers: Arc<[flume::Receiver<Answer>]>,
+    questions: flume::Sender<()>,
 }
+
+/// [`Event::SystemsSourced`].
+type Answer = Option<Arc<[Name]>>;
 
 #[derive(Debug, thiserror::Error)]
 enum AskError {
@@ -57,35 +59,32 @@ impl Datasource {
         health: &Arc<NodeHealth>,
     ) -> anyhow::Result<Self> {
         let (shards, answers): (Vec<_>, Vec<_>) =
-            (0..shard_count).map(|_| flume::bounded(1)).unzip();
+            (0..shard_count).map(|_| flume::unbounded()).unzip();
+        // One that waits stands for all.
+        let (questions, asked) = flume::bounded(1);
         if let Some(url) = outside.datasource.clone() {
             let (running, health) = (running.clone(), health.clone());
-            let (first, is_answered) = flume::bounded(1);
-            let asking = move || {
-                let uids = ask_until_answered(&url, || {
-                    health.datasource_failures.fetch_add(1, Ordering::Relaxed);
-                    // Only the start listens, and only once.
-                    let _ = first.try_send(false);
-                });
-                tracing::info!("the datasource has named {} system account(s)", uids.len());
+            let tell = move |answer: Answer| {
                 for shard in &shards {
                     // A shard that has ended wants to know nothing.
-                    let _ = shard.send(uids.clone());
+                    let _ = shard.send(answer.clone());
                 }
-                let _ = first.try_send(true);
                 if let Some(running) = running.get() {
                     running.wake();
                 }
             };
             thread::Builder::new()
                 .name("datasource".into())
-                .spawn(asking)
+                .spawn(move || ask_until_answered(&url, &asked, &health, tell))
                 .context("no thread for the datasource")?;
-            if !is_answered.recv_timeout(FIRST_MAX).unwrap_or(false) {
-                tracing::warn!("the node starts without the system accounts of the datasource");
-            }
         }
-        Ok(Self { answers: answers.into() })
+        Ok(Self { answers: answers.into(), questions })
+    }
+
+    /// [`jindou_core::effect::Effect::AskSystems`].
+    pub(super) fn ask(&self) {
+        // Full: it is about to be asked. Nobody there: it has answered.
+        let _ = self.questions.try_send(());
     }
 
     /// Has a shard hear the answer.
@@ -102,7 +101,12 @@ impl Datasource {
     }
 }
 
-fn ask_until_answered(url: &str, on_failure: impl Fn()) -> Arc<[Name]> {
+fn ask_until_answered(
+    url: &str,
+    asked: &flume::Receiver<()>,
+    health: &NodeHealth,
+    tell: impl Fn(Answer),
+) {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .timeout_global(Some(CALL_MAX))
@@ -114,18 +118,24 @@ fn ask_until_answered(url: &str, on_failure: impl Fn()) -> Arc<[Name]> {
     let mut last = String::new();
     loop {
         match ask(&agent, url) {
-            Ok(uids) => return uids,
+            Ok(uids) => {
+                tracing::info!("the datasource has named {} system account(s)", uids.len());
+                return tell(Some(uids));
+            }
             Err(error) => {
-                on_failure();
+                health.datasource_failures.fetch_add(1, Ordering::Relaxed);
                 let error = error.to_string();
                 // The same is said once.
                 if error != last {
                     tracing::warn!("the datasource is asked again for system accounts: {error}");
                     last = error;
                 }
+                tell(None);
             }
         }
-        thread::sleep(backoff.next());
+        if asked.recv_timeout(backoff.next()) == Err(flume::RecvTimeoutError::Disconnected) {
+            return;
+        }
     }
 }
 

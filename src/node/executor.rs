@@ -23,6 +23,7 @@ use jindou_storage::{Completion, CompletionSender, Outcome, StateStorage, Storag
 use super::{
     Running,
     cluster::{LinkTransport, Post, SharedDocument},
+    datasource::Datasource,
     health::NodeHealth,
     webhook::Webhooks,
 };
@@ -45,6 +46,7 @@ pub(super) struct NodeExecutor {
     pub(super) document: Arc<SharedDocument>,
     pub(super) post: Post,
     pub(super) webhooks: Webhooks,
+    pub(super) datasource: Datasource,
 }
 
 impl Executor for NodeExecutor {
@@ -106,6 +108,10 @@ impl Executor for NodeExecutor {
 
     fn tell(&mut self, telling: Telling) {
         self.webhooks.tell(telling);
+    }
+
+    fn ask_systems(&mut self) {
+        self.datasource.ask();
     }
 }
 

@@ -60,6 +60,7 @@ pub(super) fn core(config: &Config) -> Settings {
         tells,
         tells_status: status,
         notices_size_max: config.outside.webhook_outbox_max / u64::from(config.cluster.slot_count),
+        has_datasource: config.outside.datasource.is_some(),
         notice_ms_max: i64::try_from(ms(config.outside.webhook_time_max)).unwrap_or(i64::MAX),
         ..Settings::default()
     }

@@ -158,6 +158,7 @@ async fn run_to_end(
         document: parts.cluster.document.clone(),
         post: parts.cluster.post.clone(),
         webhooks: parts.webhooks.clone(),
+        datasource: parts.datasource.clone(),
     };
     parts.webhooks.listen(&handle, id);
     parts.datasource.listen(&handle, id.0.into());

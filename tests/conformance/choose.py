@@ -46,8 +46,6 @@ ROUTES = {
 def wants(scenario):
     """What a scenario needs beside ROUTES, in the order of its steps; empty when it can be held today."""
     out = []
-    if "datasource" in scenario or any("asked" in s for s in scenario["steps"]):
-        out.append("datasource calls")
     for step in scenario["steps"]:
         if "http" not in step:
             continue

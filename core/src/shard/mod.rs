@@ -355,7 +355,7 @@ impl Shard {
                 self.state_queue_size = self.state_queue_size.saturating_sub(size);
             }
             Event::Drain => self.begin_drain(),
-            Event::SystemsSourced { uids } => self.on_systems_sourced(&uids),
+            Event::SystemsSourced { uids } => self.on_systems_sourced(uids.as_deref()),
             Event::Told { slot, life, number } => self.on_told(slot, life, number),
         }
     }

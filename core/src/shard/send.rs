@@ -239,6 +239,9 @@ impl Shard {
             return self.send_again(slot, task, epoch);
         }
         let message = &task.message;
+        if code != Code::Success && !task.trusted && self.waits_for_systems(&message.from) {
+            return self.send_again(slot, task, epoch);
+        }
         if code == Code::Success && !message.is_stored() && self.is_delivering_too_much() {
             self.vars.shed += 1;
             return self.send_again(slot, task, epoch);

@@ -8,6 +8,7 @@
 
 use super::{CLUSTER_SLOT, Shard, parcels::Parent, slot::Caller};
 use crate::{
+    effect::Effect,
     entry::Command,
     envelope::Content,
     id::{Name, NodeId, SYSTEM_UID, ShardAddr, ShardId},
@@ -20,6 +21,10 @@ pub const SYSTEM_UID_PREFIX: &str = "system_uid/";
 
 /// System accounts that a cluster may have: every shard keeps all of them in memory.
 const COUNT_MAX: usize = 10_000;
+/// A send waits so long for the datasource.
+const SOURCE_MS: u64 = 500;
+/// A datasource that has not answered is asked again after so long.
+const SOURCE_AGAIN_MS: u64 = 15_000;
 
 /// The list as this shard knows it.
 #[derive(Debug, Default)]
@@ -27,8 +32,22 @@ pub(crate) struct Systems {
     /// The entry of group 0 whose list this is; `None`: nobody has told.
     version: Option<u64>,
     uids: Set<Name>,
-    /// Those that this node's datasource has named.
-    sourced: Set<Name>,
+    /// What this node's datasource says.
+    sourced: Sourced,
+}
+
+/// System accounts of the datasource. Only a send that would be refused has to know them: it waits a
+/// little for the answer.
+#[derive(Debug, Default)]
+struct Sourced {
+    /// `None`: it has not answered yet.
+    uids: Option<Set<Name>>,
+    /// It is being asked for this shard; sends wait until then.
+    asking: Option<u64>,
+    /// It isn't asked again before.
+    next_ms: u64,
+    /// It took too long last time: nothing waits for it any more.
+    is_slow: bool,
 }
 
 /// The key of group 0 of a system account.
@@ -39,7 +58,9 @@ pub(super) fn key_of(uid: &str) -> String {
 impl Shard {
     /// Whether a uid is `____system` or was made a system account.
     pub(super) fn is_system(&self, uid: &str) -> bool {
-        uid == SYSTEM_UID || self.systems.uids.contains(uid) || self.systems.sourced.contains(uid)
+        uid == SYSTEM_UID
+            || self.systems.uids.contains(uid)
+            || self.systems.sourced.uids.as_ref().is_some_and(|uids| uids.contains(uid))
     }
 
     /// Adds or removes system accounts; group 0 is led here.
@@ -108,8 +129,37 @@ impl Shard {
         }
     }
 
-    /// The datasource has answered (http-api.md §20).
-    pub(super) fn on_systems_sourced(&mut self, uids: &[Name]) {
-        self.systems.sourced = uids.iter().cloned().collect();
+    /// Whether what is to be refused waits for the datasource, which is asked if need be
+    /// (http-api.md §20).
+    pub(super) fn waits_for_systems(&mut self, sender: &str) -> bool {
+        let now = self.now.mono_ms;
+        if !self.settings.has_datasource || self.is_system(sender) {
+            return false;
+        }
+        let sourced = &mut self.systems.sourced;
+        match sourced.asking {
+            _ if sourced.uids.is_some() => false,
+            Some(until_ms) => now < until_ms,
+            None if now < sourced.next_ms => false,
+            None => {
+                let is_slow = sourced.is_slow;
+                sourced.asking = Some(if is_slow { now } else { now + SOURCE_MS });
+                self.out.effects.push(Effect::AskSystems);
+                !is_slow
+            }
+        }
+    }
+
+    /// The datasource has answered, or not.
+    pub(super) fn on_systems_sourced(&mut self, uids: Option<&[Name]>) {
+        let now = self.now.mono_ms;
+        let sourced = &mut self.systems.sourced;
+        let asking = sourced.asking.take();
+        if let Some(uids) = uids {
+            sourced.uids = Some(uids.iter().cloned().collect());
+        } else if let Some(until_ms) = asking {
+            sourced.is_slow |= now >= until_ms;
+            sourced.next_ms = now + SOURCE_AGAIN_MS;
+        }
     }
 }

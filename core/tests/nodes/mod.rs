@@ -552,6 +552,7 @@ impl Nodes {
                 Effect::Applied { .. } => {}
                 Effect::Warn(text) => panic!("{text}"),
                 Effect::Tell(telling) => self.told.push((node, place, telling)),
+                Effect::AskSystems => panic!("there is no datasource"),
             }
         }
     }

@@ -50,6 +50,8 @@ pub(crate) struct World {
     replies: BTreeMap<RequestToken, Reply>,
     pub(crate) warnings: Vec<String>,
     pub(crate) told: Vec<(usize, Telling)>,
+    /// How often the datasource was to be asked.
+    pub(crate) asked: u64,
     next_conn: u32,
     next_token: u64,
     term: u64,
@@ -111,6 +113,7 @@ impl World {
             replies: BTreeMap::new(),
             warnings: Vec::new(),
             told: Vec::new(),
+            asked: 0,
             next_conn: 0,
             next_token: 0,
             term: 0,
@@ -212,6 +215,7 @@ impl World {
                 }
                 Effect::Warn(text) => self.warnings.push(text),
                 Effect::Tell(telling) => self.told.push((shard, telling)),
+                Effect::AskSystems => self.asked += 1,
             }
         }
     }
@@ -253,6 +257,15 @@ impl World {
     pub(crate) fn taken(&mut self, telling: &Telling) {
         let Telling { slot, life, number, .. } = *telling;
         self.event(self.shard_of(slot), Event::Told { slot, life, number });
+    }
+
+    /// What the datasource says to everybody.
+    pub(crate) fn sourced(&mut self, uids: Option<&[&str]>) {
+        for shard in 0..self.shards.len() {
+            let uids = uids.map(|uids| uids.iter().map(|uid| Name::from(*uid)).collect());
+            self.event(shard, Event::SystemsSourced { uids });
+        }
+        self.run();
     }
 
     /// Moves time on.

@@ -80,6 +80,8 @@ impl Executor for Nobody {
     fn read(&mut self, _: ReadId, _: SlotId, _: Query) {}
     fn reply(&mut self, _: RequestToken, _: Reply) {}
     fn tell(&mut self, _: Telling) {}
+
+    fn ask_systems(&mut self) {}
     fn warn(&mut self, text: &str) {
         panic!("{text}");
     }
