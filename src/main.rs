@@ -5,6 +5,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use jindou_storage::dir::DataDir;
+
 use jindou::cli::{Cli, Command};
 use jindou::{admin, config, daemon, import, log, node};
 
@@ -63,6 +65,8 @@ fn run(cli: &Cli) -> anyhow::Result<()> {
 /// Runs the node, and tells when it serves.
 fn serve(cli: &Cli, serving: impl FnOnce() + Send + 'static) -> anyhow::Result<()> {
     let config = config::load(&cli.sources())?;
+    // What is not ours is not touched, by log files neither.
+    DataDir::look(&config.data_dir)?;
     log::start(&config.logging, !cli.no_stdout)?;
     for notice in &config.notices {
         tracing::warn!("{notice}");

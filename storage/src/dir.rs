@@ -139,6 +139,12 @@ impl DataDir {
         Ok(Self { root: root.to_owned(), created_ms: format.created_ms, _lock: lock })
     }
 
+    /// Refuses a directory that belongs to another program, or whose FORMAT file does not read,
+    /// before anything is written to it or beside it.
+    pub fn look(root: &Path) -> Result<(), DirError> {
+        Format::find(root).map(drop)
+    }
+
     /// The directory.
     pub fn root(&self) -> &Path {
         &self.root

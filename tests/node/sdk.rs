@@ -9,7 +9,7 @@ use crate::support::node::Node;
 /// How long a round trip may take, two connections lost and found again included.
 const ROUND_TRIP_MAX: Duration = Duration::from_secs(240);
 /// Steps that a program must report, in `tests/sdk/README.md`.
-const STEPS: usize = 11;
+pub const STEPS: usize = 11;
 
 #[test]
 fn npm_wukongimjssdk_makes_its_round_trip() {

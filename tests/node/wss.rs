@@ -15,6 +15,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 
 use crate::programs::{converse, npm, repository};
+use crate::sdk;
 use crate::support::client::{Channel, Client, Transport};
 use crate::support::http;
 use crate::support::node::Node;
@@ -113,7 +114,7 @@ fn npm_wukongimjssdk_makes_its_round_trip_over_tls() {
         .env("JINDOU_API", format!("http://{}", node.api_address()))
         .env("JINDOU_WS", route["wss_addr"].as_str().unwrap())
         .env("JINDOU_RUN", "wss");
-    converse(&mut node, &mut program, 7, Duration::from_secs(240));
+    converse(&mut node, &mut program, sdk::STEPS, Duration::from_secs(240));
 }
 
 #[test]
