@@ -13,7 +13,7 @@ use super::{
     Shard,
     cache::Found,
     channel::{Channel, Plan, plan_of, shown_channel},
-    connection::{Live, Order},
+    connection::{Live, Order, order_of},
     events::{SharedEvent, write_event},
     parcels::{Parent, again},
     unacked::Unacked,
@@ -249,6 +249,7 @@ impl Shard {
         let mut shared = Shared::default();
         let mut shared_event = SharedEvent::default();
         let has_peers = self.has_peers();
+        let order = order_of(message);
         let mut late = Vec::new();
         for conn in conns {
             let Some(Some(entry)) = self.conns.get_mut(conn.place()) else {
@@ -262,7 +263,7 @@ impl Shard {
             };
             // Another home, or another leader, may have sent it already, or newer ones.
             if has_peers {
-                match live.order(message, self.now.mono_ms) {
+                match live.order(message, &order, self.now.mono_ms) {
                     Order::Next => {}
                     Order::Again => continue,
                     Order::Late => {

@@ -1,7 +1,7 @@
 //! What a session remembers, in a cluster, of the messages that went through it: a home that moves
 //! or a leader that changes may have a message pushed twice, or after a newer one (G6, G8).
 
-use std::collections::VecDeque;
+use std::{borrow::Cow, collections::VecDeque};
 
 use crate::{
     id::{ChannelId, Name},
@@ -52,8 +52,14 @@ pub(crate) struct Memory {
 }
 
 impl Memory {
-    /// Where this message stands; it counts as pushed if it is the next.
-    pub(crate) fn push(&mut self, uid: &Name, message: &Message, now_ms: u64) -> Order {
+    /// Where this message stands in an order (see [`order_of`]); it counts as pushed if it is the next.
+    pub(crate) fn push(
+        &mut self,
+        uid: &Name,
+        message: &Message,
+        order: &ChannelId,
+        now_ms: u64,
+    ) -> Order {
         self.last_ms = now_ms;
         let own = message.from == *uid && self.has_sent(message.id);
         if own || self.known.contains(&message.id) {
@@ -64,15 +70,12 @@ impl Memory {
             self.know(message.id, now_ms);
             return Order::Next;
         }
-        // Events have an order of their own in each stream.
-        let stream = message.is_event().then(|| order_of_stream(message));
-        let channel = stream.as_ref().unwrap_or(&message.channel);
-        let Some(pushed) = self.channels.get_mut(channel) else {
+        let Some(pushed) = self.channels.get_mut(order) else {
             if self.channels.len() >= CHANNELS_MAX {
                 self.channels.drain(..CHANNELS_MAX / 2);
             }
             let pushed = Pushed { highest: seq, before: 1 };
-            self.channels.insert(channel.clone(), pushed);
+            self.channels.insert(order.clone(), pushed);
             return Order::Next;
         };
         if let Some(older) = pushed.highest.checked_sub(seq) {
@@ -117,10 +120,16 @@ impl Memory {
     }
 }
 
-/// Under what the order of a stream's events is remembered: no channel has such an id.
-fn order_of_stream(message: &Message) -> ChannelId {
+/// Under what the order of a message is remembered: its channel, or, since events have an order of
+/// their own in each stream, an id that no channel has. The same for all who get the message.
+pub(crate) fn order_of(message: &Message) -> Cow<'_, ChannelId> {
     let (channel, client_msg_no) = (&message.channel, &message.client_msg_no);
-    ChannelId::new(format!("{}\n{client_msg_no}\n", channel.id), channel.kind)
+    if message.is_event() {
+        let id = format!("{}\n{client_msg_no}\n", channel.id);
+        Cow::Owned(ChannelId::new(id, channel.kind))
+    } else {
+        Cow::Borrowed(channel)
+    }
 }
 
 #[cfg(test)]
@@ -152,7 +161,8 @@ mod tests {
     }
 
     fn push(memory: &mut Memory, channel: &str, seq: u64) -> Order {
-        memory.push(&"b".into(), &message(channel, seq, i64::try_from(seq).unwrap()), 0)
+        let message = message(channel, seq, i64::try_from(seq).unwrap());
+        memory.push(&"b".into(), &message, &order_of(&message), 0)
     }
 
     #[test]
@@ -168,11 +178,15 @@ mod tests {
     fn own_and_unstored_messages_are_known_by_id() {
         let mut memory = Memory::default();
         memory.sent(7, 0);
-        assert_eq!(memory.push(&"a".into(), &message("g", 4, 7), 0), Order::Again);
-        assert_eq!(memory.push(&"a".into(), &message("g", 0, 8), 0), Order::Next);
-        assert_eq!(memory.push(&"a".into(), &message("g", 0, 8), 0), Order::Again);
+        let own = |memory: &mut Memory, seq, id| {
+            let message = message("g", seq, id);
+            memory.push(&"a".into(), &message, &order_of(&message), 0)
+        };
+        assert_eq!(own(&mut memory, 4, 7), Order::Again);
+        assert_eq!(own(&mut memory, 0, 8), Order::Next);
+        assert_eq!(own(&mut memory, 0, 8), Order::Again);
         memory.know(9, 0);
-        assert_eq!(memory.push(&"a".into(), &message("g", 5, 9), 0), Order::Again);
+        assert_eq!(own(&mut memory, 5, 9), Order::Again);
     }
 
     #[test]

@@ -17,7 +17,7 @@ mod submit;
 
 use std::{collections::VecDeque, net::SocketAddr, ops::Range};
 
-pub(crate) use memory::Order;
+pub(crate) use memory::{Order, order_of};
 
 use self::{memory::Memory, read::Flow};
 use super::{Shard, unacked::UnackedQueue};
@@ -25,7 +25,7 @@ use crate::{
     code::Code,
     effect::{Effect, Outbox, Port},
     envelope::{Announced, Envelope},
-    id::{ConnId, Name},
+    id::{ChannelId, ConnId, Name},
     message::Message,
     request::{ConnectionInfo, Traffic},
     wire::{
@@ -143,8 +143,8 @@ impl Live {
     }
 
     /// Where a push of this message stands among the others.
-    pub(crate) fn order(&mut self, message: &Message, now_ms: u64) -> Order {
-        self.memory.get_or_insert_default().push(&self.uid, message, now_ms)
+    pub(crate) fn order(&mut self, message: &Message, order: &ChannelId, now_ms: u64) -> Order {
+        self.memory.get_or_insert_default().push(&self.uid, message, order, now_ms)
     }
 
     /// Gives back the memory of a session at which nothing has come for long.
